@@ -4,11 +4,14 @@ A neuron's *input vector* is its row of incoming weights with its bias appended.
 line if the cosine between their input vectors is close to 1 or to -1, so |cos| is what is counted.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.special import betainc
+from scipy.special import beta, betainc
 
 from ._checks import finite, number
+from .networks import linear_layers
 
 
 def input_vectors(layer):
@@ -23,7 +26,39 @@ def input_vectors(layer):
     ndarray, shape (width, fan_in + 1), or (width, fan_in) for a layer without bias
     """
     parts = [layer.weight] if layer.bias is None else [layer.weight, layer.bias[:, None]]
-    return np.concatenate([p.detach().cpu().numpy() for p in parts], axis=1).astype(float)
+    return np.concatenate([p.detach().cpu().double().numpy() for p in parts], axis=1)
+
+
+def snapshot_vectors(history, step, layer=0):
+    """Input vectors of one linear layer at a recorded step: weights and, if the layer has them, biases.
+
+    Parameters
+    ----------
+    history : History
+        From `train` or `train_ensemble`.
+    step : int
+        One of `history.snapshot_steps`.
+    layer : int
+        Which linear layer, counted from the input; the layers must have names ending in ".weight" and ".bias".
+
+    Returns
+    -------
+    ndarray, shape (width, fan_in + 1), or (copies, width, fan_in + 1) from an ensemble; without bias one column less
+
+    Raises
+    ------
+    ValueError
+        If there is no such step or no such layer.
+    """
+    names = [name.removesuffix(".weight") for name in history.snapshots if name.endswith(".weight")]
+    kept = np.asarray(history.snapshot_steps)
+    if step not in kept:
+        raise ValueError(f"step must be one of the recorded steps, {kept.tolist()}; got {step!r}")
+    number("layer", layer, 0, len(names) - 1, integer=True)
+    at = int(np.flatnonzero(kept == step)[0])
+    weight, bias = (history.snapshots.get(f"{names[layer]}.{part}") for part in ("weight", "bias"))
+    parts = [weight[at]] if bias is None else [weight[at], bias[at][..., None]]
+    return np.concatenate(parts, axis=-1).astype(float)
 
 
 def cosine_similarity(vectors):
@@ -108,6 +143,33 @@ def chance_ratio(dim, threshold=0.95):
     return float(betainc((dim - 1) / 2, 0.5, 1 - threshold**2))
 
 
+def chance_mean(dim):
+    """What `mean_abs_cosine` is expected to be for independent random directions in R^dim.
+
+    E|cos| = 2 / ((dim - 1) B(1/2, (dim - 1)/2)), the mean of the law in `chance_ratio`; about sqrt(2 / (pi dim)).
+    """
+    number("dim", dim, 2, integer=True)
+    return float(2 / (dim - 1) / beta(0.5, (dim - 1) / 2))
+
+
+def chance_limit(width, dim, threshold=0.95):
+    """A ratio that random directions reach in at most one network of a hundred, for any width.
+
+    Of independent uniform directions, the events |cos| > t of any two pairs are independent, so the ratio's variance is
+    exactly p (1 - p) / pairs with p = `chance_ratio`; Cantelli's inequality P(ratio - p >= k sd) <= 1 / (1 + k^2) then
+    holds whatever else the ratio's law is. No claim is made below the limit.
+
+    Parameters
+    ----------
+    width : int
+        Number of neurons, at least 2.
+    dim, threshold
+        As in `chance_ratio`.
+    """
+    p, pairs = chance_ratio(dim, threshold), number("width", width, 2, integer=True) * (width - 1) / 2
+    return min(1.0, p + np.sqrt(99 * p * (1 - p) / pairs))
+
+
 def clusters(similarity, threshold=0.95):
     """Group neurons into lines by hierarchical clustering (complete linkage on 1 - |cos|).
 
@@ -170,3 +232,105 @@ def polar_features(weights, biases):
     """
     weights, biases = np.asarray(weights, dtype=float), np.asarray(biases, dtype=float)
     return np.arctan2(biases + 0.0, weights), np.hypot(weights, biases)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerReport:
+    """What `report` measures in one linear layer.
+
+    Attributes
+    ----------
+    layer : str
+        The layer's name in the model.
+    neurons, alive, dim : int
+        Outputs of the layer, how many of them have an input vector that is not zero, and that vector's length.
+    mean, chance_mean : float
+        Mean |cos| over pairs of alive neurons, and what random directions would give.
+    ratio, chance, limit : float
+        Share of pairs with |cos| above the threshold, what random directions would give, and what they reach in at most
+        one network of a hundred (`chance_limit`). NaN, like the means, if fewer than two neurons are alive.
+    clusters : int
+        Number of groups that `clusters` finds.
+    similarity : ndarray, shape (alive, alive)
+        The cosines.
+    """
+
+    layer: str
+    neurons: int
+    alive: int
+    dim: int
+    mean: float
+    chance_mean: float
+    ratio: float
+    chance: float
+    limit: float
+    clusters: int
+    similarity: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """The rows of `report`, one `LayerReport` for each linear layer; prints as a table with rounded numbers."""
+
+    rows: tuple
+    threshold: float
+
+    def _table(self):
+        yield ["layer", "neurons", "alive", "D", "mean |cos|", "(chance)", "ratio", "(chance)", "(limit)", "clusters"]
+        for r in self.rows:
+            numbers = [f"{r.mean:.2f}", f"({r.chance_mean:.2f})", f"{r.ratio:.2f}", f"({r.chance:.1g})",
+                       f"({r.limit:.1g})"]
+            numbers = ["-"] * 5 if np.isnan(r.ratio) else numbers
+            yield [r.layer, *map(str, (r.neurons, r.alive, r.dim)), *numbers, str(r.clusters)]
+
+    def __repr__(self):
+        table = list(self._table())
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table)
+        return "\n".join([*lines, f"ratio: share of pairs with |cos| > {self.threshold:g}"])
+
+
+def report(model, *, threshold=0.95):
+    """Measure the condensation of every linear layer of a model, next to what chance alone would give.
+
+    A layer is any `torch.nn.Linear`, subclasses included: in a `TransformerEncoderLayer` these are "linear1", "linear2"
+    and the attention's output projection "self_attn.out_proj". The attention's joint query, key and value matrix is a
+    bare parameter and no layer; it is left out. A layer used twice is counted once. To leave a layer out, pass the
+    submodule that does not hold it: the cost grows with the square of a layer's width.
+
+    Alive means: the input vector (weights and bias) is not zero. A ReLU neuron that no example switches on has a
+    direction like any other and counts; only data could tell.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        It is not changed.
+    threshold : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    Report
+        `rows`, one `LayerReport` a layer, in the order of `model.named_modules()`. Draw it with `plots.report`.
+
+    Raises
+    ------
+    ValueError
+        If `model` is no module or has no linear layer, if a weight is not finite (the message names the layer), or if
+        the threshold is out of range.
+    """
+    number("threshold", threshold, 0, 1)
+    layers, rows = linear_layers(model), []
+    names = {module: name or type(module).__name__ for name, module in model.named_modules()}
+    for layer in layers:
+        vectors = finite(f"the parameters of layer {names[layer]!r}", input_vectors(layer))
+        similarity, dim = cosine_similarity(vectors), vectors.shape[1]
+        alive, values, groups = len(similarity), [np.nan] * 5, len(similarity)
+        if alive > 1:
+            chance = [1.0] * 3  # on a line, every two vectors are parallel
+            if dim > 1:
+                chance = chance_mean(dim), chance_ratio(dim, threshold), chance_limit(alive, dim, threshold)
+            values = [mean_abs_cosine(similarity), chance[0], condensed_ratio(similarity, threshold), *chance[1:]]
+            groups = int(clusters(similarity, threshold).max()) + 1
+        rows.append(LayerReport(names[layer], len(vectors), alive, dim, *values, groups, similarity))
+    return Report(tuple(rows), threshold)

@@ -7,6 +7,8 @@ import io
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .condensation import eigen_order
+
 #: What a colour means, everywhere in the book (Okabe and Ito's palette, told apart by colour-blind readers).
 COLOURS = {
     "condensed": "#0072B2",
@@ -65,6 +67,39 @@ def similarity_map(ax, similarity, title=None):
     if title is not None:
         ax.set_title(title, fontsize=11)
     return image
+
+
+def report(report):
+    """Draw what `condensation.report` returns: the cosines of each layer, ordered by the leading eigenvector.
+
+    Parameters
+    ----------
+    report : condensation.Report
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel for each layer with two alive neurons or more, three in a row.
+
+    Raises
+    ------
+    ValueError
+        If no layer has two alive neurons.
+    """
+    rows = [row for row in report.rows if row.alive > 1]
+    if not rows:
+        raise ValueError(f"report must have a layer with two alive neurons; got {[row.alive for row in report.rows]}")
+    across = min(3, len(rows))
+    down = -(-len(rows) // across)
+    figure, axes = plt.subplots(down, across, figsize=(1.1 + 2.1 * across, 2.6 * down), squeeze=False)
+    for ax in axes.flat[len(rows):]:
+        ax.axis("off")
+    for ax, row in zip(axes.flat, rows, strict=False):
+        order = eigen_order(row.similarity)
+        image = similarity_map(ax, row.similarity[np.ix_(order, order)], row.layer)
+        ax.set_xlabel(f"ratio {row.ratio:.2f}", fontsize=11)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="cosine")
+    return figure
 
 
 def losses(ax, history, *, log_time=False):
