@@ -1,0 +1,260 @@
+"""Merging condensed ReLU neurons: exact where theory says so, within the bound elsewhere, clear errors otherwise."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from feature_learning import condensation as c
+from feature_learning import networks
+
+EXACT = 1e-12  # float64 rounding of sums of a few dozen products of size one, with room
+
+
+def network(sizes, rng, *, bias=True, copies=4, noise=0.0, dtype=torch.float64):
+    """A ReLU network whose hidden layers hold `copies` positive multiples of each direction, shuffled, plus noise."""
+    layers = []
+    for k, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        last = k == len(sizes) - 2
+        fan_in, repeat = fan_in * (copies if k else 1), 1 if last else copies
+        u = np.repeat(rng.standard_normal((fan_out, fan_in + bias)), repeat, axis=0)
+        u = u * rng.uniform(0.2, 3, (len(u), 1)) + noise * rng.standard_normal(u.shape)
+        u = u[rng.permutation(len(u))] / np.sqrt(fan_in)
+        layer = nn.utils.skip_init(nn.Linear, fan_in, len(u), bias=bias, dtype=dtype)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(u[:, :fan_in]))
+            if bias:
+                layer.bias.copy_(torch.tensor(u[:, fan_in]))
+        layers += [layer] if last else [layer, nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def answers(model, x):
+    with torch.no_grad():
+        return model(torch.tensor(x, dtype=model[-1].weight.dtype)).numpy().astype(float)
+
+
+def hidden(model):
+    return [layer.out_features for layer in model if isinstance(layer, nn.Linear)][:-1]
+
+
+def points(dim, rng, n=400):
+    return rng.standard_normal((n, dim)) * rng.choice([0.01, 1, 30], (n, 1))  # small, usual and large inputs
+
+
+def sizes_of(x):
+    return np.sqrt((x**2).sum(axis=1) + 1)
+
+
+# ------------------------------------------------------------------------------------------------ exactness
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sizes", [(1, 5, 1), (3, 5, 2), (3, 5, 4, 2), (4, 3, 5, 4, 1)])
+def test_multiples_of_one_direction_merge_without_loss(sizes, bias):
+    rng = np.random.default_rng(3)  # a seed for which no deeper neuron has negative weights only: that one is dropped
+    if sizes[0] == 1 and not bias:
+        sizes = (1, 2, 1)  # on a line there are two directions only
+    model = network(sizes, rng, bias=bias)
+    if sizes == (1, 2, 1):
+        with torch.no_grad():
+            model[0].weight[:4], model[0].weight[4:] = model[0].weight[:4].abs(), -model[0].weight[4:].abs()
+    x = points(sizes[0], rng)
+    before = copy.deepcopy(model.state_dict())
+    smaller, bound = c.merge(model, threshold=0.9999999)
+    difference = np.abs(answers(smaller, x) - answers(model, x)) / sizes_of(x)[:, None]
+    assert hidden(model) == [4 * s for s in sizes[1:-1]] and difference.max() < EXACT and bound < 1e-6
+    assert hidden(smaller) == list(sizes[1:-1])
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())  # the original is as it was
+
+
+def test_opposite_neurons_stay_apart():
+    model = networks.fully_connected([1, 2, 1], "relu")
+    with torch.no_grad():
+        model[0].weight[:, 0] = torch.tensor([1.0, -1.0])
+        model[2].weight[0] = torch.tensor([1.0, 1.0])  # |x|
+    smaller, bound = c.merge(model, threshold=0)
+    x = np.array([[-2.0], [3.0]])
+    assert hidden(smaller) == [2] and bound < EXACT
+    np.testing.assert_allclose(answers(smaller, x), [[2], [3]], atol=EXACT)
+
+
+def test_nothing_to_merge_leaves_the_neurons_as_they_are():
+    rng = np.random.default_rng(1)
+    model = network((3, 6, 2), rng, copies=1)
+    smaller, bound = c.merge(model, threshold=0.999)
+    old, new = (c.input_vectors(m[0]) for m in (model, smaller))
+    assert hidden(smaller) == [6] and bound < EXACT
+    np.testing.assert_allclose(new, old[np.argmin(((new[:, None] - old) ** 2).sum(2), axis=1)], atol=EXACT)
+
+
+def test_merging_twice_is_merging_once():
+    smaller, _ = c.merge(network((3, 5, 4, 2), np.random.default_rng(2)))
+    again, bound = c.merge(smaller)
+    assert hidden(again) == hidden(smaller) == [5, 4] and bound < 1e-10
+
+
+def test_opposite_output_weights_cancel():
+    model = networks.fully_connected([2, 2, 1], "relu")
+    with torch.no_grad():
+        model[0].weight[:] = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+        model[2].weight[0] = torch.tensor([3.0, -1.0])
+    smaller, _ = c.merge(model)
+    assert hidden(smaller) == [1] and abs(answers(smaller, np.array([[5.0, 7.0]]))).max() < EXACT
+
+
+def test_a_neuron_grows_as_its_group():
+    model = networks.fully_connected([1, 2, 1], "relu")
+    with torch.no_grad():
+        model[0].weight[:, 0], model[2].weight[0] = torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.0])
+    smaller, _ = c.merge(model)
+    np.testing.assert_allclose([smaller[0].weight.item(), smaller[2].weight.item()], [5, 5], rtol=1e-14)
+
+
+# ------------------------------------------------------------------------------------------------ dead neurons
+def test_dead_neurons_are_dropped():
+    rng = np.random.default_rng(3)
+    model = network((3, 7, 2), rng, copies=1)
+    with torch.no_grad():
+        model[0].weight[0] = model[0].bias[0] = 0  # zero input vector
+        model[0].weight[1], model[0].bias[1] = 0, -2  # never active
+        model[0].weight[2], model[0].bias[2] = 0, 2  # constant: to be kept
+        model[2].weight[:, 3] = 0  # nothing reads it
+    x = points(3, rng)
+    smaller, bound = c.merge(model)
+    assert hidden(smaller) == [4] and bound < EXACT
+    np.testing.assert_allclose(answers(smaller, x), answers(model, x), rtol=EXACT, atol=EXACT)
+
+
+def test_after_a_relu_negative_weights_are_dead_too():
+    rng = np.random.default_rng(4)
+    model = network((3, 6, 5, 2), rng, copies=1)
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight[0], layer.bias[0] = -1, -1
+    x = points(3, rng)
+    smaller, _ = c.merge(model)
+    assert hidden(smaller) == [6, 4]  # in the first layer -1 is a direction as any other
+    np.testing.assert_allclose(answers(smaller, x), answers(model, x), rtol=EXACT, atol=EXACT)
+
+
+def test_a_network_of_dead_neurons_keeps_one():
+    model = networks.fully_connected([2, 3, 4, 1], "relu", output_bias=True)
+    with torch.no_grad():
+        model[4].bias[:] = 7
+    smaller, bound = c.merge(model)
+    assert hidden(smaller) == [1, 1] and bound == 0
+    np.testing.assert_array_equal(answers(smaller, np.ones((2, 2))), 7)
+
+
+def test_tiny_weights_do_not_become_nan():
+    model = networks.fully_connected([1, 3, 1], "relu")
+    with torch.no_grad():
+        model[0].weight[:, 0], model[2].weight[0] = torch.tensor([1e-200, 2e-200, 1]), torch.tensor([1e-200, 1, 2])
+    smaller, bound = c.merge(model)
+    assert np.isfinite(bound) and answers(smaller, np.ones((1, 1))) == 2
+
+
+# ------------------------------------------------------------------------------------------------ the bound
+@pytest.mark.parametrize("threshold", [0.999, 0.95, 0.8, 0.0])
+@pytest.mark.parametrize("sizes", [(1, 5, 1), (3, 6, 2), (3, 6, 5, 2)])
+def test_the_bound_holds(sizes, threshold):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        model, x = network(sizes, rng, noise=0.1), points(sizes[0], rng, 2000)
+        smaller, bound = c.merge(model, threshold=threshold)
+        change = np.linalg.norm(answers(smaller, x) - answers(model, x), axis=1) / sizes_of(x)
+        assert hidden(smaller) < hidden(model) and 0 < change.max() <= bound
+
+
+def test_the_bound_is_reached():
+    """Two neurons (1, t) and (1, -t) of output weights 1 and -1 merge to nothing; they differed by 2t x_2."""
+    t = 0.01
+    model = networks.fully_connected([2, 2, 1], "relu")
+    with torch.no_grad():
+        model[0].weight[:] = torch.tensor([[1, t], [1, -t]])
+        model[2].weight[0] = torch.tensor([1.0, -1.0])
+    smaller, bound = c.merge(model, threshold=0.99)
+    far = np.array([[1e6, 1e6]])
+    change = abs(answers(smaller, far) - answers(model, far)).item() / np.sqrt(2e12 + 1)
+    assert hidden(smaller) == [1] and bound == pytest.approx(2 * t, rel=1e-3)
+    assert change == pytest.approx(2 * t / np.sqrt(2), rel=1e-3)  # the input lies at 45 degrees to the difference
+
+
+def test_every_pair_of_a_group_is_close():
+    angles = np.radians(np.arange(0, 60, 2.0))  # a chain: neighbours are close, the ends are not
+    model = networks.fully_connected([2, len(angles), 1], "relu")
+    with torch.no_grad():
+        model[0].weight[:] = torch.tensor(np.c_[np.cos(angles), np.sin(angles)])
+        model[2].weight[0] = 1
+    smaller, _ = c.merge(model, threshold=np.cos(np.radians(10.5)))
+    assert 6 <= hidden(smaller)[0] <= 12  # single linkage would make it one
+
+
+# ------------------------------------------------------------------------------------------------ kinds of module
+def test_float32_and_names_and_no_global_random_numbers():
+    rng = np.random.default_rng(5)
+    model = network((3, 5, 2), rng, dtype=torch.float32)
+    state = torch.get_rng_state()
+    smaller, _ = c.merge(model)
+    assert torch.equal(state, torch.get_rng_state())
+    assert {p.dtype for p in smaller.parameters()} == {torch.float32} and hidden(smaller) == [5]
+    assert smaller[0].in_features == 3 and smaller[2].in_features == 5 and "out_features=5" in repr(smaller)
+    x = rng.standard_normal((50, 3))
+    np.testing.assert_allclose(answers(smaller, x), answers(model, x), atol=1e-4)
+
+
+def test_the_smaller_network_trains():
+    smaller, _ = c.merge(network((3, 5, 1), np.random.default_rng(6)))
+    smaller(torch.ones(1, 3, dtype=torch.float64)).sum().backward()
+    assert all(p.is_leaf and p.grad is not None and p.grad.shape == p.shape for p in smaller.parameters())
+
+
+def test_linear_layers_in_a_row_are_left_alone():
+    """Without a ReLU in between, the first layer's neurons may be opposite, negative or dead: they are linear."""
+    rng = np.random.default_rng(7)
+    parts = network((3, 4, 2), rng, copies=2)
+    model = nn.Sequential(nn.ReLU(), nn.Linear(3, 3, dtype=torch.float64), *parts, nn.ReLU())
+    x = points(3, rng)
+    smaller, _ = c.merge(model)
+    assert hidden(smaller) == [3, 4]
+    np.testing.assert_allclose(answers(smaller[:-1], x), answers(model[:-1], x), rtol=1e-10, atol=1e-10)
+
+
+def test_a_layer_that_occurs_twice_and_a_single_layer():
+    shared = nn.Linear(3, 3, dtype=torch.float64)
+    with torch.no_grad():
+        shared.weight[:] = torch.tensor([[1.0, 2, 3], [2, 4, 6], [-1, 0, 1]])
+        shared.bias[:] = torch.tensor([1.0, 2, 0])
+    model, x = nn.Sequential(shared, nn.ReLU(), shared), np.random.default_rng(8).standard_normal((50, 3))
+    smaller, _ = c.merge(model)
+    assert hidden(smaller) == [2]
+    np.testing.assert_allclose(answers(smaller, x), answers(model, x), rtol=EXACT, atol=EXACT)
+    alone, bound = c.merge(nn.Sequential(shared))
+    assert bound == 0 and torch.equal(alone[0].weight, shared.weight) and alone[0] is not shared
+
+
+# ------------------------------------------------------------------------------------------------ bad input
+@pytest.mark.parametrize("model, message", [
+    (nn.Linear(2, 2), "torch.nn.Sequential.*got Linear"),
+    (None, "torch.nn.Sequential.*got NoneType"),
+    (nn.Sequential(), "must have a linear layer; got 0 layers"),
+    (nn.Sequential(nn.ReLU()), "must have a linear layer; got 1 layers"),
+    (nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 1)), r"linear and ReLU layers.*Tanh\(\)"),
+    (networks.fully_connected([2, 2, 1], "tanh"), r"linear and ReLU layers.*Activation\(tanh\)"),
+    (nn.Sequential(nn.Sequential(nn.Linear(2, 2))), "linear and ReLU layers.*Sequential"),
+])
+def test_modules_that_cannot_be_merged(model, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        c.merge(model)
+
+
+def test_numbers_that_are_not_allowed():
+    model = networks.fully_connected([2, 2, 1], "relu")
+    for threshold in (-0.1, 1.1, "high", float("nan")):
+        with pytest.raises(ValueError, match="threshold must be"):
+            c.merge(model, threshold=threshold)
+    with torch.no_grad():
+        model[0].bias[0] = float("nan")
+    with pytest.raises(ValueError, match="model must hold finite numbers only; 1 of 6"):
+        c.merge(model)
