@@ -6,6 +6,7 @@ import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from threading import get_ident
 
 import numpy as np
 import pytest
@@ -319,6 +320,41 @@ def test_a_team_keeps_order_and_passes_errors_on(size):
             with pytest.raises(ZeroDivisionError):
                 team.map(lambda k, bad=bad: 1 / (k - bad), range(4))
         assert team.map(str, [1, 2]) == ["1", "2"]  # and goes on
+
+
+@pytest.mark.parametrize("n", [20, 300])
+def test_noise_drawn_ahead_is_the_same_noise(monkeypatch, n):
+    """A thread that has nothing to do draws noise, for one block (n = 20) or two: the same bits as with one thread."""
+    X, y = data.sparse_parity(n, 5, 2, 0)
+    drawn = []
+    fill = mfld._Ahead.fill
+
+    def watched(self, block):
+        drawn.append(get_ident())
+        fill(self, block)
+
+    monkeypatch.setattr(mfld._Ahead, "fill", watched)
+    runs, threads = [], []
+    for count in (1, 2, 2, 3):
+        monkeypatch.setattr(mfld, "cpu_count", lambda count=count: count)
+        drawn.clear()
+        runs.append(small(n_particles=2000, n_steps=40).fit(X, y).particles_)
+        threads.append(set(drawn))
+    assert [len(some) > 1 for some in threads] == [False, True, True, True]
+    for run in runs[1:]:
+        np.testing.assert_array_equal(run, runs[0])
+
+
+def test_an_error_while_idle_comes_up_where_the_noise_is_needed(monkeypatch):
+    X, y = data.sparse_parity(300, 5, 2, 0)
+
+    def broken(*_):
+        raise OSError("no more random numbers")
+
+    monkeypatch.setattr(mfld, "cpu_count", lambda: 2)
+    monkeypatch.setattr(mfld, "_normals", broken)
+    with pytest.raises(OSError, match="no more random numbers"):
+        small(n_particles=2000, n_steps=5, dtype="float32").fit(X, y)
 
 
 def test_noise_of_a_run_is_independent_between_particles_and_steps():

@@ -15,7 +15,7 @@ section 4. The same lines run on NumPy and on CuPy arrays.
 import math
 import numbers
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from queue import SimpleQueue
@@ -119,11 +119,13 @@ class _Team:
     """Threads that share the blocks of a step; the calling thread is one of them.
 
     A step needs two rounds of work with a sum in between, every millisecond: queues take less time than the futures of
-    `concurrent.futures`.
+    `concurrent.futures`. A thread that has done its share calls `idle(its items)`, whose errors are left to come up
+    again where the result is needed.
     """
 
     def __init__(self, size):
         self.tasks, self.done = [SimpleQueue() for _ in range(size - 1)], SimpleQueue()
+        self.idle = None
         for queue in self.tasks:
             Thread(target=self._work, args=(queue,), daemon=True).start()
 
@@ -137,11 +139,15 @@ class _Team:
     def _work(self, queue):
         with np.errstate(over="ignore", invalid="ignore"):
             while (task := queue.get()) is not None:
+                share, items = task
                 try:
-                    task()
+                    share()
                     self.done.put(None)
                 except Exception as error:  # is raised again where the step was asked for
                     self.done.put(error)
+                if self.idle is not None:
+                    with suppress(Exception):
+                        self.idle(items, queue)
 
     def map(self, function, items):
         """As the built-in `map`, all items done on return, results in the items' order."""
@@ -152,7 +158,7 @@ class _Team:
                 results[k] = function(items[k])
 
         for first, queue in enumerate(self.tasks, 1):
-            queue.put(partial(share, first))
+            queue.put((partial(share, first), items[first::size] or items))
         try:
             share(0)
         finally:
@@ -201,7 +207,7 @@ def _evaluate(particles, inputs, labels, output_scale, factor, work, blocks, par
     output = (sum(sums) + 2 * top.sum(axis=-2)) * (output_scale / (3 * count))
     slope = labels * (-output_scale * factor / (3 * labels.shape[-1])) / (1 + xp.exp(labels * output))
     weighted = slope[..., None] * inputs
-    return output, weighted, weighted.sum(axis=-2, keepdims=True)
+    return output, weighted, slope[..., None, :] @ inputs
 
 
 def _buffers(work, particles, n, xp):
@@ -222,6 +228,7 @@ def _buffers(work, particles, n, xp):
 
 KEPT = 2**26  # hidden values that are kept from the first half of a step to the second; more are computed twice
 WHOLE = (slice(None),)
+AHEAD = 2**13  # normal numbers a step from which on another thread draws them
 
 
 def _descend(particles, inputs, block, slopes, work, xp):
@@ -368,6 +375,27 @@ def _streams(rng, blocks):
     return draw
 
 
+class _Ahead:
+    """The noise of a step, drawn block by block, before it is needed by a thread that would wait otherwise."""
+
+    def __init__(self, draw, noise, blocks):
+        self.draw, self.noise, self.fresh = draw, noise, {}
+        self.locks = {block.start: Lock() for block in blocks}
+
+    def fill(self, block):
+        """Draw the block's noise if that has not been done in this step."""
+        with self.locks[block.start]:
+            if block.start not in self.fresh:
+                self.draw(self.noise, block)
+                self.fresh[block.start] = True
+
+    def idle(self, blocks, queue):
+        """Draw until there is something else to do."""
+        for block in blocks:
+            if queue.empty():
+                self.fill(block)
+
+
 def _device_stream(rng, xp):
     """The same with the device's one generator."""
     stream = xp.random.default_rng(int(rng.integers(2**63)))
@@ -410,14 +438,17 @@ def _threads(most):
             yield team
 
 
-def _run(estimators, particles, inputs, labels, temperature, draw, xp, blocks, parallel, stop=None):
+def _run(estimators, particles, inputs, labels, temperature, draw, xp, blocks=WHOLE, team=None, stop=None):
     """Move the particles in place; return one record for each estimator: several share a leading axis of the arrays."""
     like, n = estimators[0], labels.shape[-1]
     record = set(recording_steps("record_every", like.record_every, like.n_steps).tolist())
     rows, finished, bound = [], False, None
     noise = xp.empty_like(particles)
+    ahead = _Ahead(draw, noise, blocks)
     settings = {k: getattr(like, k) for k in ("step_size", "weight_decay", "output_scale")}
-    settings |= {"blocks": blocks, "parallel": parallel, "xp": xp, "work": {}, "fill": partial(draw, noise)}
+    settings |= {"blocks": blocks, "parallel": map, "xp": xp, "work": {}, "fill": ahead.fill}
+    if team is not None:
+        settings["parallel"], team.idle = team.map, ahead.idle
     try:
         for step in range(like.n_steps + 1):
             if stop is not None and stop.is_set():
@@ -428,6 +459,7 @@ def _run(estimators, particles, inputs, labels, temperature, draw, xp, blocks, p
                 output = network(particles, inputs, like.output_scale, xp=xp)
             else:
                 output = langevin_step(particles, inputs, labels, noise, temperature=now, **settings)
+                ahead.fresh.clear()
             if copy is None and step % 10 and 10 < step < like.n_steps:
                 continue
             margins = to_numpy(labels * output).astype(float)
@@ -520,7 +552,7 @@ def fit_many(estimators, X, y):
         def work(first):
             some = slice(first, first + stack)
             if stack == 1:
-                estimators[first]._descend(*starts[first], blocks, map, stop)
+                estimators[first]._descend(*starts[first], blocks, stop=stop)
             else:
                 draws = [_streams(start[3], WHOLE) for start in starts[some]]
                 _together(estimators[some], starts[some], partial(_each, draws), stop)
@@ -543,7 +575,7 @@ def _together(estimators, starts, draw, stop):
         now = [e._temperature(step, labels.shape[-1]) for e in estimators]
         return xp.asarray(now, dtype=clouds.dtype)[:, None, None]
 
-    histories = _run(estimators, clouds, inputs, labels, temperature, draw, xp, WHOLE, map, stop)
+    histories = _run(estimators, clouds, inputs, labels, temperature, draw, xp, stop=stop)
     for estimator, history, cloud in zip(estimators, histories, clouds, strict=True):
         estimator.history_, estimator.particles_ = history, to_numpy(cloud)
 
@@ -650,8 +682,9 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
         """
         start, inputs, labels, rng, xp = self._prepare(X, y)
         blocks = _blocks(len(start), len(labels)) if xp is np else WHOLE
-        with _threads(len(blocks)) as team:
-            self._descend(start, inputs, labels, rng, xp, blocks, team.map)
+        # a second thread is worth its while for the noise alone, if there is enough of it
+        with _threads(max(len(blocks), 1 + (xp is np and start.size >= AHEAD))) as team:
+            self._descend(start, inputs, labels, rng, xp, blocks, team)
         return self
 
     def _prepare(self, X, y):
@@ -674,12 +707,12 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
             arrays = start, with_bias(X), 2 * (y == classes[1]) - 1
             return *(xp.asarray(a, dtype=self.dtype) for a in arrays), rng, xp
 
-    def _descend(self, particles, inputs, labels, rng, xp, blocks=WHOLE, parallel=map, stop=None):
+    def _descend(self, particles, inputs, labels, rng, xp, blocks=WHOLE, team=None, stop=None):
         """Run the dynamics and keep its record."""
         n = len(labels)
         draw = _streams(rng, blocks) if xp is np else _device_stream(rng, xp)
         (self.history_,) = _run([self], particles, inputs, labels, lambda step: self._temperature(step, n), draw, xp,
-                                blocks, parallel, stop)
+                                blocks, team, stop)
         self.particles_ = to_numpy(particles)
 
     def decision_function(self, X):
