@@ -1,0 +1,144 @@
+r"""Kernels of two-layer ReLU networks, in closed form and by automatic differentiation.
+
+The network has width m and the NTK's scaling: with s = max(0, .) and an input that carries its bias as one more
+coordinate, x' = (x, bias),
+
+    f(x) = m^(-1/2) sum_k a_k s(<w_k, x'>),      a_k and all entries of w_k start as N(0, 1).
+
+Its tangent kernel is K(x, z) = <grad f(x), grad f(z)>, the gradient taken in all a_k and w_k (Jacot, Gabriel and
+Hongler 2018). As m grows it tends to a sum of two arc-cosine kernels (Cho and Saul 2009), one for each layer:
+
+    K(x, z) = E[s(<w, x'>) s(<w, z'>)] + <x', z'> P(<w, x'> > 0 and <w, z'> > 0)
+            = k_1(x', z') / 2 + <x', z'> k_0(x', z') / 2.
+
+The first term alone is the kernel of random features: of a network whose output weights only are trained.
+"""
+
+import numpy as np
+import torch
+
+from ._checks import choice, finite, number
+
+ANGULAR = {
+    "step": lambda t, c: np.pi - t,
+    "relu": lambda t, c: np.sin(t) + (np.pi - t) * c,
+    "square": lambda t, c: 3 * np.sin(t) * c + (np.pi - t) * (1 + 2 * c**2),
+}
+
+
+def _inputs(x, z):
+    x = finite("x", np.asarray(x, dtype=float))
+    z = x if z is None else finite("z", np.asarray(z, dtype=float))
+    if x.ndim != 2 or z.ndim != 2 or x.shape[1] != z.shape[1]:
+        raise ValueError(f"x and z must have shapes (n, d) and (l, d) with the same d; got {x.shape} and {z.shape}")
+    return x, z
+
+
+def _with_bias(x, z, bias):
+    number("bias", bias, 0)
+    return (np.pad(part, ((0, 0), (0, 1)), constant_values=bias) for part in _inputs(x, z))
+
+
+def arc_cosine(x, z=None, kind="relu"):
+    r"""The arc-cosine kernel k_p(x, z) = 2 E[g(<w, x>) g(<w, z>)] with w ~ N(0, I) and g(t) = max(0, t)^p.
+
+    k_p = |x|^p |z|^p J_p(theta) / pi with theta the angle between x and z: Cho and Saul (2009).
+
+    Parameters
+    ----------
+    x : array_like, shape (n, d)
+    z : array_like, shape (l, d), optional
+        x itself unless given.
+    kind : {"step", "relu", "square"}
+        p = 0, 1, 2. A step is 1 for positive numbers, else 0.
+
+    Returns
+    -------
+    ndarray, shape (n, l)
+        An angle below about 1e-7 counts as 0, so that equal inputs get the exact value in spite of rounding.
+
+    Raises
+    ------
+    ValueError
+        If x or z is empty, not finite or not two-dimensional, if they do not fit, or kind is unknown.
+    """
+    power = list(ANGULAR).index(choice("kind", kind, ANGULAR))
+    x, z = _inputs(x, z)
+    norms = np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(z, axis=1))
+    cosine = np.divide(x @ z.T, norms, out=np.zeros_like(norms), where=norms > 0).clip(-1, 1)
+    cosine[cosine > 1 - 1e-14] = 1
+    return norms**power * ANGULAR[kind](np.arccos(cosine), cosine) / np.pi
+
+
+def random_features_kernel(x, z=None, *, bias=1.0):
+    """The infinitely wide network's kernel if only its output weights are trained: E[s(<w, x'>) s(<w, z'>)].
+
+    Parameters and errors as for `ntk`.
+
+    Returns
+    -------
+    ndarray, shape (n, l)
+    """
+    return arc_cosine(*_with_bias(x, z, bias)) / 2
+
+
+def ntk(x, z=None, *, bias=1.0):
+    """The tangent kernel of the infinitely wide two-layer ReLU network, both layers trained; K(x, x) = |x|^2 + bias^2.
+
+    Parameters
+    ----------
+    x : array_like, shape (n, d)
+    z : array_like, shape (l, d), optional
+        x itself unless given.
+    bias : float
+        The constant coordinate appended to every input, at least 0; 0 is a network without biases.
+
+    Returns
+    -------
+    ndarray, shape (n, l)
+        For scikit-learn's `kernel="precomputed"`; `SVC` also takes the function itself as its `kernel`.
+
+    Raises
+    ------
+    ValueError
+        If x or z is empty, not finite or not two-dimensional, if they do not fit, or if bias is negative.
+    """
+    x, z = _with_bias(x, z, bias)
+    return (arc_cosine(x, z) + x @ z.T * arc_cosine(x, z, "step")) / 2
+
+
+def empirical_ntk(model, x, z=None):
+    """The tangent kernel of a network as it is, K_ij = <grad f(x_i), grad f(z_j)> over all parameters that are trained.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With one output; its scaling is its own. Parameters with `requires_grad` False count as frozen.
+    x : array_like, shape (n, d)
+    z : array_like, shape (l, d), optional
+        x itself unless given.
+
+    Returns
+    -------
+    ndarray, shape (n, l)
+
+    Raises
+    ------
+    ValueError
+        If x or z is empty, not finite or not two-dimensional, if they do not fit, if the model has more than one output
+        or nothing to train.
+    """
+    trained = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ValueError("model must have a parameter to train; all have requires_grad False")
+    points = [torch.as_tensor(part).to(next(iter(trained.values()))) for part in _inputs(x, z)]
+    outputs = model(points[0]).numel() // len(points[0])
+    if outputs != 1:
+        raise ValueError(f"model must have one output; got {outputs}")
+
+    def output(parameters, point):
+        return torch.func.functional_call(model, parameters, (point[None],)).reshape(())
+
+    rows = torch.func.vmap(torch.func.grad(output), in_dims=(None, 0))
+    left, right = (torch.cat([g.flatten(1) for g in rows(trained, part).values()], 1) for part in points)
+    return (left @ right.T).cpu().numpy()

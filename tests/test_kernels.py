@@ -1,0 +1,159 @@
+"""Kernels: closed form against integrals and against wide networks, within the error they must have; refusals."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.svm import SVC
+
+from feature_learning import data, kernels
+
+
+class TwoLayer(torch.nn.Module):
+    """f(x) = m^(-1/2) sum_k a_k max(0, <w_k, (x, bias)>), all parameters N(0, 1)."""
+
+    def __init__(self, width, dim, rng, bias=1.0):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.as_tensor(rng.standard_normal((width, dim + 1))))
+        self.a = torch.nn.Parameter(torch.as_tensor(rng.standard_normal(width)))
+        self.bias = bias
+
+    def forward(self, x):
+        with_bias = torch.nn.functional.pad(x, (0, 1), value=self.bias)
+        return torch.relu(with_bias @ self.w.T) @ self.a / len(self.a) ** 0.5
+
+
+def points(n=8, d=4, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+def variance_of_one_neuron(x, bias):
+    """Of s(<w,x'>) s(<w,z'>) + a^2 <x',z'> 1 1, whose mean is the tangent kernel; E a^4 = 3."""
+    x = np.pad(x, ((0, 0), (0, 1)), constant_values=bias)
+    k0, k1, k2 = (kernels.arc_cosine(x, kind=kind) / 2 for kind in ("step", "relu", "square"))
+    return k2 + 2 * x @ x.T * k1 + 3 * (x @ x.T) ** 2 * k0 - (k1 + x @ x.T * k0) ** 2
+
+
+@pytest.mark.parametrize("power, kind", [(0, "step"), (1, "relu"), (2, "square")])
+@pytest.mark.parametrize("angle", [0.0, 0.3, np.pi / 2, 2.5, np.pi])
+def test_arc_cosine_against_the_integral(power, kind, angle):
+    """In the plane of x and z, w = r (cos t, sin t): E[g g] = E[r^(2p)] * mean over t of (cos t cos(t - angle))_+^p."""
+    x, z = 1.5 * np.array([[1.0, 0.0]]), 0.7 * np.array([[np.cos(angle), np.sin(angle)]])
+    moment = [1, 2, 8][power] * (1.5 * 0.7) ** power  # E r^2 = 2 and E r^4 = 8 in two dimensions
+    # both factors are positive for t between angle - pi/2 and pi/2
+    integral = quad(lambda t: (np.cos(t) * np.cos(t - angle)) ** power, angle - np.pi / 2, np.pi / 2)[0]
+    np.testing.assert_allclose(
+        kernels.arc_cosine(x, z, kind), 2 * moment * integral / (2 * np.pi), rtol=1e-10, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.0, 0.4])
+def test_closed_form_against_automatic_differentiation_of_a_wide_network(bias):
+    x, width = points(), 20_000
+    model = TwoLayer(width, 4, np.random.default_rng(1), bias)
+    error = kernels.empirical_ntk(model, x) - kernels.ntk(x, bias=bias)
+    scores = error / np.sqrt(variance_of_one_neuron(x, bias) / width)
+    # 36 numbers, nearly normal: their largest stays below 5 but for a chance of 1e-5
+    assert np.abs(scores).max() < 5
+    # and the error is not smaller than it must be either
+    assert 0.2 < np.sqrt((scores**2).mean()) < 3
+
+
+def test_the_predicted_error_is_the_error():
+    """Over 300 networks of width 200 the mean square of the scores is 1."""
+    x, rng, width = points(5), np.random.default_rng(2), 200
+    spread = np.sqrt(variance_of_one_neuron(x, 1.0) / width)
+    scores = [(kernels.empirical_ntk(TwoLayer(width, 4, rng), x) - kernels.ntk(x)) / spread for _ in range(300)]
+    scores = np.array(scores)[:, *np.triu_indices(5)]
+    assert np.abs(scores.mean(0)).max() < 5 / np.sqrt(300)
+    # a variance estimated from 300 draws has a relative error of about sqrt(2 / 300) = 8 %, more with heavy tails
+    np.testing.assert_allclose(scores.var(0), 1, atol=0.45)
+    assert scores.var(0).mean() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_random_features_are_the_network_with_frozen_input_weights(bias):
+    x, z, width = points(6), points(3, seed=5), 40_000
+    model = TwoLayer(width, 4, np.random.default_rng(3), bias)
+    model.w.requires_grad_(False)
+    measured = kernels.empirical_ntk(model, x, z)
+    expected = kernels.random_features_kernel(x, z, bias=bias)
+    assert measured.shape == expected.shape == (6, 3)
+    x, z = (np.pad(part, ((0, 0), (0, 1)), constant_values=bias) for part in (x, z))
+    spread = np.sqrt((kernels.arc_cosine(x, z, "square") / 2 - expected**2) / width)
+    assert np.abs((measured - expected) / spread).max() < 5  # 18 numbers, nearly normal
+
+
+def test_empirical_kernel_against_finite_differences():
+    x = points(3)
+    model = TwoLayer(7, 4, np.random.default_rng(4))
+    start = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    rows = []
+    with torch.no_grad():
+        for k in range(len(start)):
+            outputs = []
+            for sign in (1, -1):
+                moved = start.clone()
+                moved[k] += sign * 1e-6
+                torch.nn.utils.vector_to_parameters(moved, model.parameters())
+                outputs.append(model(torch.as_tensor(x)).numpy())
+            rows.append((outputs[0] - outputs[1]) / 2e-6)
+        torch.nn.utils.vector_to_parameters(start, model.parameters())
+    jacobian = np.array(rows).T
+    np.testing.assert_allclose(kernels.empirical_ntk(model, x), jacobian @ jacobian.T, rtol=1e-7, atol=1e-8)
+
+
+def test_empirical_kernel_of_any_network_keeps_its_shape_and_its_gradients():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 1))
+    kernel = kernels.empirical_ntk(model, points(5), points(2))
+    assert kernel.shape == (5, 2) and all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("kernel", [kernels.ntk, kernels.random_features_kernel, kernels.arc_cosine])
+def test_symmetric_positive_definite_and_blockwise(kernel):
+    x, z = points(40), points(3, seed=7)
+    full = kernel(x)
+    np.testing.assert_allclose(full, full.T, rtol=1e-13)
+    assert np.linalg.eigvalsh(full).min() > 0
+    np.testing.assert_allclose(kernel(np.vstack([x, z]))[:40, 40:], kernel(x, z), rtol=1e-12)
+
+
+def test_equal_inputs_get_the_exact_value():
+    x = np.random.default_rng(0).standard_normal((500, 20))
+    twice = np.vstack([x, x])
+    np.testing.assert_allclose(np.diag(kernels.ntk(x)), (x**2).sum(1) + 1, rtol=1e-14)
+    np.testing.assert_allclose(np.diag(kernels.ntk(twice)[:500, 500:]), (x**2).sum(1) + 1, rtol=1e-14)
+    np.testing.assert_allclose(np.diag(kernels.ntk(x, bias=0)), (x**2).sum(1), rtol=1e-14)
+
+
+def test_no_bias_cannot_represent_a_constant_on_opposite_points_but_a_zero_input_is_allowed():
+    assert kernels.ntk([[0.0, 0.0]], [[1.0, 2.0]], bias=0).item() == 0
+    opposite = kernels.ntk([[1.0, 0.0]], [[-1.0, 0.0]], bias=0).item()
+    assert opposite == pytest.approx(0, abs=1e-15)
+
+
+def test_scikit_learn_takes_it():
+    x, y = data.sparse_parity(400, 8, 2, 0)
+    test, labels = data.sparse_parity(500, 8, 2, 1)
+    ridge = KernelRidge(alpha=1e-6, kernel="precomputed").fit(kernels.ntk(x), y)
+    by_hand = kernels.ntk(test, x) @ np.linalg.solve(kernels.ntk(x) + 1e-6 * np.eye(400), y)
+    np.testing.assert_allclose(ridge.predict(kernels.ntk(test, x)), by_hand, atol=1e-6)
+    machine = SVC(kernel=kernels.ntk, C=100).fit(x, y)
+    assert machine.score(test, labels) > 0.95 and (ridge.predict(kernels.ntk(test, x)) * labels > 0).mean() > 0.95
+
+
+@pytest.mark.parametrize("bad, message", [
+    (lambda: kernels.ntk(np.zeros(3)), r"x and z must have shapes .*\(3,\)"),
+    (lambda: kernels.ntk(np.ones((2, 3)), np.ones((2, 4))), r"same d; got \(2, 3\) and \(2, 4\)"),
+    (lambda: kernels.ntk(np.full((2, 3), np.nan)), "x must hold finite numbers"),
+    (lambda: kernels.ntk(np.ones((2, 3)), np.full((1, 3), np.inf)), "z must hold finite numbers"),
+    (lambda: kernels.random_features_kernel(np.ones((0, 3))), "x must not be empty"),
+    (lambda: kernels.ntk(np.ones((2, 3)), bias=-1), "bias must be a number >= 0; got -1"),
+    (lambda: kernels.arc_cosine(np.ones((2, 3)), kind="cubic"), "kind must be one of relu, square, step; got 'cubic'"),
+    (lambda: kernels.empirical_ntk(torch.nn.Linear(3, 2), np.ones((2, 3))), "one output; got 2"),
+    (lambda: kernels.empirical_ntk(torch.nn.ReLU(), np.ones((2, 3))), "must have a parameter to train"),
+])
+def test_bad_input_is_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        bad()
