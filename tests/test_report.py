@@ -113,7 +113,7 @@ def test_table_is_rounded_and_aligned():
     assert len(lines) == 4 and len({len(line) for line in lines[:3]}) == 1
     assert lines[0].split()[:4] == ["layer", "neurons", "alive", "D"]
     number = c.condensed_ratio(c.cosine_similarity(rows))
-    assert lines[1].split()[5:9] == ["(0.50)", f"{number:.2f}", "(0.05)", "(0.08)"]
+    assert lines[1].split()[5:9] == ["(0.50)", f"{number:.2f}", "(0.05)", "(0.081)"]
     assert lines[3] == "ratio: share of pairs with |cos| > 0.95"
 
 

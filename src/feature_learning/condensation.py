@@ -385,8 +385,8 @@ class Report:
     def _table(self):
         yield ["layer", "neurons", "alive", "D", "mean |cos|", "(chance)", "ratio", "(chance)", "(limit)", "clusters"]
         for r in self.rows:
-            numbers = [f"{r.mean:.2f}", f"({r.chance_mean:.2f})", f"{r.ratio:.2f}", f"({r.chance:.1g})",
-                       f"({r.limit:.1g})"]
+            numbers = [f"{r.mean:.2f}", f"({r.chance_mean:.2f})", f"{r.ratio:.2f}", f"({r.chance:.2g})",
+                       f"({r.limit:.2g})"]
             numbers = ["-"] * 5 if np.isnan(r.ratio) else numbers
             yield [r.layer, *map(str, (r.neurons, r.alive, r.dim)), *numbers, str(r.clusters)]
 
