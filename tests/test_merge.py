@@ -181,6 +181,18 @@ def test_the_bound_is_reached():
     assert change == pytest.approx(2 * t / np.sqrt(2), rel=1e-3)  # the input lies at 45 degrees to the difference
 
 
+def test_the_bound_carries_what_other_layers_do():
+    """The pair above between a first layer that stretches by 10 and a last one that stretches by 5."""
+    t, model = 0.01, networks.fully_connected([2, 2, 2, 1, 1], "relu")
+    with torch.no_grad():
+        model[0].weight[:] = 10 * torch.eye(2)
+        model[2].weight[:] = torch.tensor([[1, t], [1, -t]])
+        model[4].weight[0], model[4].bias[0] = torch.tensor([1.0, -1.0]), 1.0
+        model[6].weight[0] = 5
+    _, bound = c.merge(model, threshold=0.99)
+    assert bound == pytest.approx(10 * 2 * t * 5, rel=1e-3)
+
+
 def test_every_pair_of_a_group_is_close():
     angles = np.radians(np.arange(0, 60, 2.0))  # a chain: neighbours are close, the ends are not
     model = networks.fully_connected([2, len(angles), 1], "relu")
