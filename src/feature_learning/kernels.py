@@ -39,6 +39,14 @@ def _with_bias(x, z, bias):
     return (np.pad(part, ((0, 0), (0, 1)), constant_values=bias) for part in _inputs(x, z))
 
 
+def _angles(x, z):
+    """Products of lengths, angles and their cosines."""
+    norms = np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(z, axis=1))
+    cosine = np.divide(x @ z.T, norms, out=np.zeros_like(norms), where=norms > 0).clip(-1, 1)
+    cosine[cosine > 1 - 1e-14] = 1
+    return norms, np.arccos(cosine), cosine
+
+
 def arc_cosine(x, z=None, kind="relu"):
     r"""The arc-cosine kernel k_p(x, z) = 2 E[g(<w, x>) g(<w, z>)] with w ~ N(0, I) and g(t) = max(0, t)^p.
 
@@ -63,11 +71,8 @@ def arc_cosine(x, z=None, kind="relu"):
         If x or z is empty, not finite or not two-dimensional, if they do not fit, or kind is unknown.
     """
     power = list(ANGULAR).index(choice("kind", kind, ANGULAR))
-    x, z = _inputs(x, z)
-    norms = np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(z, axis=1))
-    cosine = np.divide(x @ z.T, norms, out=np.zeros_like(norms), where=norms > 0).clip(-1, 1)
-    cosine[cosine > 1 - 1e-14] = 1
-    return norms**power * ANGULAR[kind](np.arccos(cosine), cosine) / np.pi
+    norms, theta, cosine = _angles(*_inputs(x, z))
+    return norms**power * ANGULAR[kind](theta, cosine) / np.pi
 
 
 def random_features_kernel(x, z=None, *, bias=1.0):
@@ -104,7 +109,8 @@ def ntk(x, z=None, *, bias=1.0):
         If x or z is empty, not finite or not two-dimensional, if they do not fit, or if bias is negative.
     """
     x, z = _with_bias(x, z, bias)
-    return (arc_cosine(x, z) + x @ z.T * arc_cosine(x, z, "step")) / 2
+    norms, theta, cosine = _angles(x, z)
+    return norms * (ANGULAR["relu"](theta, cosine) + cosine * ANGULAR["step"](theta, cosine)) / (2 * np.pi)
 
 
 def empirical_ntk(model, x, z=None):
