@@ -111,6 +111,16 @@ def test_a_neuron_grows_as_its_group():
     np.testing.assert_allclose([smaller[0].weight.item(), smaller[2].weight.item()], [5, 5], rtol=1e-14)
 
 
+def test_loud_neurons_count_more_in_the_mean():
+    model = networks.fully_connected([2, 2, 1], "relu")
+    with torch.no_grad():
+        model[0].weight[:] = torch.tensor([[1, 0.125], [2, -0.125]])
+        model[2].weight[0] = torch.tensor([-3.0, 1.0])
+    smaller, _ = c.merge(model, threshold=0.98)
+    mean = smaller[0].weight.detach().numpy()[0]
+    np.testing.assert_allclose(mean / mean[0], [1, (3 * 0.125 - 0.125) / (3 * 1 + 2)], rtol=1e-12)
+
+
 # ------------------------------------------------------------------------------------------------ dead neurons
 def test_dead_neurons_are_dropped():
     rng = np.random.default_rng(3)

@@ -288,7 +288,8 @@ def merge(model, *, threshold=0.999):
 
     the second with the spectral norms of the matrices whose columns are a_i and whose rows are u_i - u_i'. The layers
     before map (x, 1) to (h, 1) and stretch it by at most the norms of their matrices ((W, b), (0, 1)); the layers after
-    stretch the change by at most the norms of their W. The bound is the sum over layers of these products.
+    stretch the change by at most the norms of their W. The bound is the sum over layers of these products, with the
+    layers before as they are after merging and the layers after as they were.
 
     Parameters
     ----------
@@ -300,7 +301,7 @@ def merge(model, *, threshold=0.999):
     Returns
     -------
     smaller : torch.nn.Sequential
-        The same layers with fewer neurons, at least one each. Neurons of one group have become the group's first.
+        The same layers with fewer neurons, at least one each; in each layer those of the largest groups come first.
     bound : float
         |smaller(x) - model(x)| <= bound |(x, 1)| for every input x, apart from rounding.
 
