@@ -236,7 +236,10 @@ def test_linear_layers_in_a_row_are_left_alone():
     """Without a ReLU in between, the first layer's neurons may be opposite, negative or dead: they are linear."""
     rng = np.random.default_rng(7)
     parts = network((3, 4, 2), rng, copies=2)
-    model = nn.Sequential(nn.ReLU(), nn.Linear(3, 3, dtype=torch.float64), *parts, nn.ReLU())
+    first = nn.Linear(3, 3, dtype=torch.float64)
+    with torch.no_grad():
+        first.weight[:], first.bias[:] = torch.tensor([[-1.0, -2, -3], [1, 2, 3], [0, 1, -1]]), -1.0
+    model = nn.Sequential(nn.ReLU(), first, *parts, nn.ReLU())
     x = points(3, rng)
     smaller, _ = c.merge(model)
     assert hidden(smaller) == [3, 4]
