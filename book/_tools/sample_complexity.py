@@ -34,7 +34,7 @@ STORED = Path(__file__).parents[2] / "src" / "feature_learning" / "sample_comple
 GRID = (30, 50, 75, 100, 150, 200, 300, 400, 600)
 WINDOWS = {  # where accuracy passes 95 %: both mean-field methods and five seeds
     2: {10: (30, 150), 14: (50, 200), 20: (50, 400), 28: (100, 300), 40: (150, 400), 56: (200, 600)},
-    3: {12: (75, 200), 16: (100, 400), 20: (200, 600)},
+    3: {12: (75, 300), 16: (100, 400), 20: (200, 600)},
 }
 COUNTED = {  # kernel regression: sample sizes in units of the number of products of k inputs
     2: ((10, 14, 20, 28, 40, 56), (0.5, 0.7, 1, 1.4, 1.8, 2.5), 3_000),
