@@ -1,0 +1,64 @@
+"""The stored trials of chapter 26: whole, and the same that its script makes."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+import sample_complexity
+
+STORED = sample_complexity.STORED
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return sample_complexity.read(STORED)
+
+
+def test_the_table_is_the_one_that_its_record_describes():
+    record = json.loads(STORED.with_suffix(".json").read_text(encoding="utf8"))
+    assert record["sha256"] == hashlib.sha256(STORED.read_bytes()).hexdigest()
+    assert record["command"] == "python book/_tools/sample_complexity.py"
+    assert {"date", "device", "versions", "settings"} <= record.keys()
+
+
+def test_every_trial_of_the_plan_is_stored_once_and_is_possible(rows):
+    keys = [sample_complexity.key(row) for row in rows]
+    planned = set().union(*(sample_complexity.wanted(*piece) for piece in sample_complexity.stored_plan()))
+    assert len(set(keys)) == len(keys) and set(keys) == planned
+    assert all(0 <= row[5] <= sample_complexity.TESTS for row in rows)
+
+
+def test_the_quick_form_makes_the_stored_numbers_again(rows, tmp_path):
+    out = tmp_path / "quick.csv"
+    command = [sys.executable, sample_complexity.__file__, "--quick", "--out", out]
+    subprocess.run(command, check=True, capture_output=True)
+    stored = {sample_complexity.key(row): row[5] for row in rows}
+    again = sample_complexity.read(out)
+    assert len(again) == 12 and not out.with_name("quick.csv.part").exists()
+    for row in again:
+        # a kernel's answers are fixed; a cloud of float32 particles may turn a few of 2,000 on another processor
+        allowed = 2 if row[0] in sample_complexity.KERNELS else 40
+        assert abs(row[5] - stored[sample_complexity.key(row)]) <= allowed, row
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
+    calls = []
+
+    def work(k, d, n, seeds):
+        calls.append(n)
+        if calls == [10, 20]:
+            raise KeyboardInterrupt
+        return [(method, k, d, n, seed, 7, 0, 0) for seed in seeds for method in sample_complexity.KERNELS]
+
+    plan, out = [(work, (2, 10, 10, (0,))), (work, (2, 10, 20, (0,)))], tmp_path / "table.csv"
+    with pytest.raises(KeyboardInterrupt):
+        sample_complexity.run(plan, out)
+    assert len(sample_complexity.run(plan, out)) == 4 and calls == [10, 20, 20]
+
+
+def test_the_stored_file_is_not_overwritten_by_accident():
+    command = [sys.executable, sample_complexity.__file__, "--quick"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2 and "need --out" in run.stderr
