@@ -1,7 +1,7 @@
 """Measure test accuracy against dimension and sample size: the data of chapter 26.
 
 usage: python book/_tools/sample_complexity.py            the stored file, on two processor cores
-       python book/_tools/sample_complexity.py --full     figure 1 of the paper in its own size: take a GPU
+       python book/_tools/sample_complexity.py --full     the map with the paper's N, steps and trials: take a GPU
        python book/_tools/sample_complexity.py --quick    a few cells in seconds, for the tests
 
 One line of the table is one trial: method, k, d, n, seed, how many of 2,000 fresh inputs were answered rightly, number
@@ -94,7 +94,7 @@ def stored_plan():
 
 
 def full_plan():
-    """The paper's figure 1: N = 2,000, 10,000 steps, five trials."""
+    """The map of the paper's figure 1 with its N = 2,000, 10,000 steps and five trials, on an even grid."""
     for d in range(10, 101, 10):
         for n in range(100, 1_001, 100):
             yield particles, (2, d, n, tuple(range(5)), ["langevin"], 2_000, 10_000)
@@ -163,7 +163,7 @@ def describe(out, name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="the paper's size")
+    parser.add_argument("--full", action="store_true", help="the paper's particles, steps and trials")
     parser.add_argument("--quick", action="store_true", help="a few cells")
     parser.add_argument("--out", type=Path, help=f"the table, {STORED.name} in the package unless said")
     given = parser.parse_args()
