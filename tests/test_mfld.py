@@ -196,12 +196,7 @@ def test_working_in_blocks_changes_nothing(count):
     edges = [7 * k // count for k in range(count + 1)]
     blocks = [slice(*pair) for pair in pairwise(edges)]
     mfld.langevin_step(whole, inputs, labels, noise.copy(), **STEP)
-    filled = np.empty_like(noise)
-
-    def fill(block):
-        filled[block] = noise[block]
-
-    mfld.langevin_step(blocked, inputs, labels, filled, blocks=blocks, fill=fill, **STEP)
+    mfld.langevin_step(blocked, inputs, labels, lambda block: noise[block].copy(), blocks=blocks, **STEP)
     with ThreadPoolExecutor(3) as pool:
         mfld.langevin_step(threaded, inputs, labels, noise.copy(), blocks=blocks, parallel=pool.map, **STEP)
     np.testing.assert_allclose(blocked, whole, rtol=1e-12, atol=1e-13)  # the mean over particles, in another order
@@ -324,14 +319,14 @@ def test_a_team_keeps_order_and_passes_errors_on(size):
 
 @pytest.mark.parametrize("n", [20, 300])
 def test_noise_drawn_ahead_is_the_same_noise(monkeypatch, n):
-    """A thread that has nothing to do draws noise, for one block (n = 20) or two: the same bits as with one thread."""
+    """A thread of its own draws noise for one block (n = 20), each one its own for two: the bits of one thread."""
     X, y = data.sparse_parity(n, 5, 2, 0)
     drawn = []
     fill = mfld._Ahead.fill
 
-    def watched(self, block):
+    def watched(self):
         drawn.append(get_ident())
-        fill(self, block)
+        fill(self)
 
     monkeypatch.setattr(mfld._Ahead, "fill", watched)
     runs, threads = [], []
@@ -586,7 +581,7 @@ def fake_cupy(**changes):
     """A module that is NumPy under another name."""
     module = types.ModuleType("cupy")
     module.__getattr__ = lambda name: getattr(np, name)
-    for make in (np.asarray, np.empty, np.empty_like, np.ones, np.arange):
+    for make in (np.asarray, np.empty, np.empty_like, np.zeros, np.full, np.arange):
         setattr(module, make.__name__, lambda *a, make=make, **settings: np.array(make(*a, **settings)).view(FakeArray))
     module.cuda = types.SimpleNamespace(is_available=lambda: True)
     module.random = types.SimpleNamespace(default_rng=FakeGenerator)

@@ -119,52 +119,53 @@ class _Team:
     """Threads that share the blocks of a step; the calling thread is one of them.
 
     A step needs two rounds of work with a sum in between, every millisecond: queues take less time than the futures of
-    `concurrent.futures`. A thread that has done its share calls `idle(its items)`, whose errors are left to come up
-    again where the result is needed.
+    `concurrent.futures`.
     """
 
     def __init__(self, size):
-        self.tasks, self.done = [SimpleQueue() for _ in range(size - 1)], SimpleQueue()
-        self.idle = None
-        for queue in self.tasks:
+        self.queues, self.done = [SimpleQueue() for _ in range(size - 1)], SimpleQueue()
+        for queue in self.queues:
             Thread(target=self._work, args=(queue,), daemon=True).start()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for queue in self.tasks:
+        for queue in self.queues:
             queue.put(None)
 
-    def _work(self, queue):
+    @staticmethod
+    def _work(queue):
         with np.errstate(over="ignore", invalid="ignore"):
             while (task := queue.get()) is not None:
-                share, items = task
-                try:
-                    share()
-                    self.done.put(None)
-                except Exception as error:  # is raised again where the step was asked for
-                    self.done.put(error)
-                if self.idle is not None:
-                    with suppress(Exception):
-                        self.idle(items, queue)
+                with suppress(Exception):  # what is done ahead of time fails again where it is needed
+                    task()
+
+    def later(self, block, blocks):
+        """How to leave a task to the thread of this block, or of no block at all; None where that is the caller."""
+        thread = block % (len(self.queues) + 1) if blocks > 1 else len(self.queues)
+        return self.queues[thread - 1].put if thread else None
 
     def map(self, function, items):
         """As the built-in `map`, all items done on return, results in the items' order."""
-        results, size = [None] * len(items), len(self.tasks) + 1
+        results, size, errors = [None] * len(items), len(self.queues) + 1, []
 
         def share(first):
-            for k in range(first, len(items), size):
-                results[k] = function(items[k])
+            try:
+                for k in range(first, len(items), size):
+                    results[k] = function(items[k])
+            except Exception as error:  # is raised again when all are done
+                return error
 
-        for first, queue in enumerate(self.tasks, 1):
-            queue.put((partial(share, first), items[first::size] or items))
+        busy = self.queues[: len(items) - 1]
+        for first, queue in enumerate(busy, 1):
+            queue.put(lambda first=first: self.done.put(share(first)))
         try:
-            share(0)
+            errors.append(share(0))
         finally:
-            errors = [error for error in [self.done.get() for _ in self.tasks] if error is not None]
-        if errors:
-            raise errors[0]
+            errors += [self.done.get() for _ in busy]
+        for error in filter(None, errors):
+            raise error
         return results
 
 
@@ -177,75 +178,85 @@ def _blocks(n_particles, n):
     return [slice(*pair) for pair in pairwise(edges) if pair[0] < pair[1]]
 
 
-def _hidden(work, block, particles, n, xp):
+def _hidden(work, block, particles, xp):
     """Room for the hidden values of one block: a part of the kept array, or scratch that each thread uses again."""
     if "hidden" in work:
         return work["hidden"][..., block, :]
     scratch = work.get(get_ident())
     if scratch is None or len(scratch) < len(particles):
-        scratch = work[get_ident()] = xp.empty((len(particles), n), particles.dtype)
+        scratch = work[get_ident()] = xp.empty((len(particles), len(work["down"])), particles.dtype)
     return scratch[: len(particles)]
 
 
-def _forward(particles, inputs, hidden, xp):
-    """Fill `hidden` with tanh(<w, z> + b) and return it."""
-    xp.matmul(particles[..., :-1], inputs.swapaxes(-1, -2), out=hidden)
+def _forward(particles, work, hidden, xp):
+    """Fill `hidden` with tanh(<w, z> + b), and tanh(c) in the last column but one; return it."""
+    xp.matmul(particles, work["across"], out=hidden)
     return xp.tanh(hidden, out=hidden)
 
 
-def _evaluate(particles, inputs, labels, output_scale, factor, work, blocks, parallel, xp):
-    """Network output; and scale / 3 * factor * slope_j * (z_j, 1), shape (n, d + 1), with its sum over j."""
-    top, count = work["top"], particles.shape[-2]
+def _evaluate(particles, work, blocks, parallel, xp):
+    """Network output f; and what A^2 is to be multiplied by for the gradient, shape (n + 2, d + 2)."""
 
     def forward(block):
         x = particles[..., block, :]
-        xp.tanh(x[..., -1:], out=top[..., block, :])
-        hidden = _forward(x, inputs, _hidden(work, block, x, len(labels), xp), xp)
-        return work["ones"][: hidden.shape[-2]] @ hidden
+        hidden = _forward(x, work, _hidden(work, block, x, xp), xp)
+        return work["mean"][: hidden.shape[-2]] @ hidden
 
-    sums = parallel(forward, blocks)
-    output = (sum(sums) + 2 * top.sum(axis=-2)) * (output_scale / (3 * count))
-    slope = labels * (-output_scale * factor / (3 * labels.shape[-1])) / (1 + xp.exp(labels * output))
-    weighted = slope[..., None] * inputs
-    return output, weighted, slope[..., None, :] @ inputs
+    sums, *others = parallel(forward, blocks)
+    for more in others:
+        sums += more
+    output, slope = sums[..., :-2] + 2 * sums[..., -2:-1], work["slope"]
+    growth = xp.exp(work["labels"] * output)
+    growth += 1
+    xp.divide(work["factor"], growth, out=slope[..., :-2])
+    slope[..., -2] = slope[..., :-2] @ work["two"]
+    pull = slope[..., None] * work["down"]
+    pull[..., -1, :] = -(slope[..., None, :] @ work["down"])[..., 0, :]
+    return output, pull
 
 
-def _buffers(work, particles, n, xp):
+def _set_up(work, particles, inputs, labels, output_scale, factor, xp):
+    """Constants and buffers of a step. The offset c counts as a weight, that of one more example (0, 0, 1)."""
     work = {} if work is None else work
-    if "gradient" not in work:
-        size = math.prod(particles.shape[:-1]) * n
-        try:
-            work["gradient"] = xp.empty_like(particles)
-            work["top"] = xp.empty((*particles.shape[:-1], 1), particles.dtype)
-            work["ones"] = xp.ones(particles.shape[-2], particles.dtype)
-            if size <= KEPT:
-                work["hidden"] = xp.empty((*particles.shape[:-1], n), particles.dtype)
-        except MemoryError as why:
-            raise MemoryError(f"no memory for a step with {size} hidden values ({why}); lower n_particles, or how many "
-                              f"of them are kept, feature_learning.mfld.KEPT (now {KEPT})") from why
+    of = inputs, labels, particles.shape, particles.dtype, output_scale, factor
+    if "of" in work and work["of"][0] is inputs and work["of"][1] is labels and work["of"][2:] == of[2:]:
+        return work
+    work.clear()
+    (*lead, count, width), n, dtype = particles.shape, labels.shape[-1], particles.dtype
+    size = math.prod(lead) * count * (n + 2)
+    try:
+        down = xp.zeros((*inputs.shape[:-2], n + 2, width), dtype)
+        down[..., :-2, :-1], down[..., -2, -1] = inputs, 1
+        work |= {"of": of, "down": down, "across": down.swapaxes(-1, -2).copy(), "labels": labels.astype(dtype),
+                 "factor": (labels * (output_scale * factor / (3 * n))).astype(dtype),
+                 "gradient": xp.empty_like(particles), "slope": xp.zeros((*lead, n + 2), dtype),
+                 "mean": xp.full(count, output_scale / (3 * count), dtype), "two": xp.full(n, 2, dtype)}
+        if size <= KEPT:
+            work["hidden"] = xp.empty((*lead, count, n + 2), dtype)
+    except MemoryError as why:
+        raise MemoryError(f"no memory for a step with {size} hidden values ({why}); lower n_particles, or how many "
+                          f"of them are kept, feature_learning.mfld.KEPT (now {KEPT})") from why
     return work
 
 
 KEPT = 2**26  # hidden values that are kept from the first half of a step to the second; more are computed twice
 WHOLE = (slice(None),)
-AHEAD = 2**13  # normal numbers a step from which on another thread draws them
+PIECE = 2**18  # normal numbers that are drawn in one go, for several steps if the cloud is small
 
 
-def _descend(particles, inputs, block, slopes, work, xp):
-    """Gradient of one block, times what `_evaluate` was given as factor, and the block itself.
+def _descend(particles, block, pull, work, xp):
+    """Gradient of one block, times what `_set_up` was given as factor, and the block itself.
 
-    sum_j (1 - A_j^2) s_j z_j is one sum that all particles share minus a product with A^2, where A holds the hidden
-    values: no second array of A's size.
+    With A for the hidden values, sum_j (1 - A_j^2) s_j z_j is a sum that all particles share minus a product with A^2:
+    no second array of A's size. The shared sum is the last row of `pull`, where a one takes the place of A.
     """
-    x, gradient, top = particles[..., block, :], work["gradient"][..., block, :], work["top"][..., block, :]
-    weighted, total = slopes
-    hidden = _hidden(work, block, x, len(inputs), xp)
+    x, gradient = particles[..., block, :], work["gradient"][..., block, :]
+    hidden = _hidden(work, block, x, xp)
     if "hidden" not in work:
-        _forward(x, inputs, hidden, xp)
+        _forward(x, work, hidden, xp)
+    hidden[..., -1] = 1
     xp.multiply(hidden, hidden, out=hidden)
-    xp.subtract(total, hidden @ weighted, out=gradient[..., :-1])
-    top *= top
-    xp.multiply(1 - top, 2 * total[..., -1:], out=gradient[..., -1:])
+    xp.matmul(hidden, pull, out=gradient)
     return x, gradient
 
 
@@ -270,7 +281,8 @@ def risk_gradient(particles, inputs, labels, output_scale=15.0, *, xp=np, work=N
     xp : module
         The arrays' module.
     work : dict, optional
-        Buffers, filled by the first call and used again by the next ones with the same shapes.
+        Buffers and constants, made by the first call and used again by the next ones with the same arrays `inputs` and
+        `labels`, which must not be changed in between.
 
     Returns
     -------
@@ -279,15 +291,16 @@ def risk_gradient(particles, inputs, labels, output_scale=15.0, *, xp=np, work=N
     gradient : ndarray, shape (N, d + 2)
         Overwritten by the next call if `work` is given.
     """
-    work, blocks = _buffers(work, particles, len(inputs), xp), _blocks(len(particles), len(inputs))
-    output, *slopes = _evaluate(particles, inputs, labels, output_scale, 1, work, blocks, map, xp)
+    work = _set_up(work, particles, inputs, labels, output_scale, 1, xp)
+    blocks = _blocks(len(particles), len(inputs))
+    output, pull = _evaluate(particles, work, blocks, map, xp)
     for block in blocks:
-        _descend(particles, inputs, block, slopes, work, xp)
+        _descend(particles, block, pull, work, xp)
     return output, work["gradient"]
 
 
 def langevin_step(particles, inputs, labels, noise, *, step_size, temperature, weight_decay, output_scale=15.0, xp=np,
-                  work=None, blocks=WHOLE, parallel=map, fill=None):
+                  work=None, blocks=WHOLE, parallel=map):
     """One mean-field Langevin step, in place: Suzuki et al. (2023), equation 4.
 
     The temperature multiplies the weight decay as well as the noise, because the objective is
@@ -299,34 +312,30 @@ def langevin_step(particles, inputs, labels, noise, *, step_size, temperature, w
     particles : ndarray, shape (N, d + 2)
         Changed in place. All arrays may have one more axis in front, for independent runs; then `blocks` is left out.
     inputs, labels : ndarray, shapes (n, d + 1) and (n,)
-    noise : ndarray, shape (N, d + 2)
-        Standard normal numbers; overwritten.
+    noise : ndarray, shape (N, d + 2), or callable
+        Standard normal numbers; overwritten. Or a function that returns those of a block.
     step_size, weight_decay, output_scale : float
     temperature : float, or an array of shape (R, 1, 1) for R runs
     xp : module
     work : dict, optional
-        Buffers, see `risk_gradient`.
+        See `risk_gradient`.
     blocks : sequence of slice
         Blocks of particles that are worked on one by one, or at once if `parallel` says so.
     parallel : callable
         `map`, or a thread pool's.
-    fill : callable, optional
-        `fill(block)` is called before a block's noise is used.
 
     Returns
     -------
     ndarray, shape (n,)
         The network's output before the step.
     """
-    work = _buffers(work, particles, inputs.shape[-2], xp)
-    output, *slopes = _evaluate(particles, inputs, labels, output_scale, step_size, work, blocks, parallel, xp)
+    work = _set_up(work, particles, inputs, labels, output_scale, step_size, xp)
+    output, pull = _evaluate(particles, work, blocks, parallel, xp)
     kick, shrink = (2 * temperature * step_size) ** 0.5, 1 - 2 * step_size * temperature * weight_decay
 
     def move(block):
-        x, gradient = _descend(particles, inputs, block, slopes, work, xp)
-        if fill is not None:
-            fill(block)
-        xi = noise[..., block, :]
+        x, gradient = _descend(particles, block, pull, work, xp)
+        xi = noise(block) if callable(noise) else noise[..., block, :]
         xi *= kick
         x *= shrink
         x -= gradient
@@ -342,66 +351,74 @@ def _normals(rng, out, uniform):
 
     NumPy draws them one by one. This way logarithm, root, cosine and sine work on whole arrays and take a third of the
     time. The radius is a function of 24 random bits, so nothing beyond 5.8 standard deviations comes up (where a true
-    normal number lies once in a hundred million).
+    normal number lies once in a hundred million). Axes in front of the rows are arrays drawn one after another.
     """
-    radius, angle = uniform
+    radius, angle = uniform[..., 0, :], uniform[..., 1, :]
     rng.random(out=uniform, dtype=np.float32)
     np.subtract(1, radius, out=radius)  # in (0, 1]
     np.log(radius, out=radius)
     radius *= -2
     np.sqrt(radius, out=radius)
     angle *= 2 * math.pi
-    flat, half = out.reshape(-1), len(radius)
-    np.cos(angle, out=flat[:half])
-    flat[:half] *= radius
+    flat, half = out.reshape(*uniform.shape[:-2], -1), uniform.shape[-1]
+    np.cos(angle, out=flat[..., :half])
+    flat[..., :half] *= radius
     np.sin(angle, out=angle)
     angle *= radius
-    flat[half:] = angle[: flat.size - half]
+    flat[..., half:] = angle[..., : flat.shape[-1] - half]
 
 
 def _streams(rng, blocks):
-    """A function that fills one block of an array with normal numbers, from a generator of the block's own."""
+    """A function that fills an array with the normal numbers of one block for some steps, each block its generator."""
     streams = dict(zip((b.start for b in blocks), rng.spawn(len(blocks)), strict=True))
     scratch = {}
 
-    def draw(noise, block):
-        stream, out = streams[block.start], noise[block]
-        if out.dtype != np.float32 or out.size < 4096:
+    def draw(out, block):
+        stream, size = streams[block.start], out[0].size
+        if out.dtype != np.float32 or size < 4096:
             return stream.standard_normal(out=out, dtype=out.dtype)
         if block.start not in scratch:
-            scratch[block.start] = np.empty((2, -(-out.size // 2)), np.float32)
+            scratch[block.start] = np.empty((len(out), 2, -(-size // 2)), np.float32)
         return _normals(stream, out, scratch[block.start])
 
     return draw
 
 
 class _Ahead:
-    """The noise of a step, drawn block by block, before it is needed by a thread that would wait otherwise."""
+    """The noise of one block, a piece of several steps at a time; the next piece may be drawn by another thread."""
 
-    def __init__(self, draw, noise, blocks):
-        self.draw, self.noise, self.fresh = draw, noise, {}
-        self.locks = {block.start: Lock() for block in blocks}
+    def __init__(self, draw, particles, block, later, xp):
+        *lead, count, width = particles[..., block, :].shape
+        self.steps = max(1, PIECE // particles.size)
+        self.pieces = [xp.empty((*lead, self.steps, count, width), particles.dtype) for _ in range(1 + bool(later))]
+        self.draw, self.later, self.lock = partial(draw, block=block), later, Lock()
+        self.left, self.ready = 0, False
 
-    def fill(self, block):
-        """Draw the block's noise if that has not been done in this step."""
-        with self.locks[block.start]:
-            if block.start not in self.fresh:
-                self.draw(self.noise, block)
-                self.fresh[block.start] = True
+    def fill(self):
+        """Draw the next piece if that has not been done."""
+        with self.lock:
+            if not self.ready:
+                self.draw(self.pieces[-1])
+                self.ready = True
 
-    def idle(self, blocks, queue):
-        """Draw until there is something else to do."""
-        for block in blocks:
-            if queue.empty():
-                self.fill(block)
+    def __call__(self):
+        """The noise of the next step."""
+        if self.left == 0:
+            self.fill()
+            self.pieces.reverse()
+            self.left, self.ready = self.steps, False
+            if self.later:
+                self.later(self.fill)
+        self.left -= 1
+        return self.pieces[0][..., self.steps - self.left - 1, :, :]
 
 
 def _device_stream(rng, xp):
     """The same with the device's one generator."""
     stream = xp.random.default_rng(int(rng.integers(2**63)))
 
-    def draw(noise, block):
-        noise[..., block, :] = stream.standard_normal(noise[..., block, :].shape, dtype=noise.dtype)
+    def draw(out, block):
+        out[...] = stream.standard_normal(out.shape, dtype=out.dtype)
 
     return draw
 
@@ -443,12 +460,11 @@ def _run(estimators, particles, inputs, labels, temperature, draw, xp, blocks=WH
     like, n = estimators[0], labels.shape[-1]
     record = set(recording_steps("record_every", like.record_every, like.n_steps).tolist())
     rows, finished, bound = [], False, None
-    noise = xp.empty_like(particles)
-    ahead = _Ahead(draw, noise, blocks)
+    later = [team.later(k, len(blocks)) if team else None for k in range(len(blocks))]
+    pieces = {b.start: _Ahead(draw, particles, b, put, xp) for b, put in zip(blocks, later, strict=True)}
     settings = {k: getattr(like, k) for k in ("step_size", "weight_decay", "output_scale")}
-    settings |= {"blocks": blocks, "parallel": map, "xp": xp, "work": {}, "fill": ahead.fill}
-    if team is not None:
-        settings["parallel"], team.idle = team.map, ahead.idle
+    settings |= {"blocks": blocks, "parallel": team.map if team and len(blocks) > 1 else map, "xp": xp, "work": {},
+                 "noise": lambda block: pieces[block.start]()}
     try:
         for step in range(like.n_steps + 1):
             if stop is not None and stop.is_set():
@@ -458,8 +474,7 @@ def _run(estimators, particles, inputs, labels, temperature, draw, xp, blocks=WH
             if step == like.n_steps:
                 output = network(particles, inputs, like.output_scale, xp=xp)
             else:
-                output = langevin_step(particles, inputs, labels, noise, temperature=now, **settings)
-                ahead.fresh.clear()
+                output = langevin_step(particles, inputs, labels, temperature=now, **settings)
             if copy is None and step % 10 and 10 < step < like.n_steps:
                 continue
             margins = to_numpy(labels * output).astype(float)
@@ -545,7 +560,7 @@ def fit_many(estimators, X, y):
     blocks = _blocks(len(starts[0][0]), len(starts[0][2]))
     with _threads(len(estimators)) as team:
         # small runs are stacked, so that a thread has some work to do between two words with the interpreter
-        most = -(-len(estimators) // (len(team.tasks) + 1))
+        most = -(-len(estimators) // (len(team.queues) + 1))
         stack = min(max(1, 2**17 // size), most)
         stop = Event()  # Ctrl-C reaches one thread and stops them all
 
@@ -561,8 +576,8 @@ def fit_many(estimators, X, y):
     return estimators
 
 
-def _each(draws, noise, block):
-    for draw, one in zip(draws, noise, strict=True):
+def _each(draws, out, block):
+    for draw, one in zip(draws, out, strict=True):
         draw(one, block)
 
 
@@ -682,8 +697,8 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
         """
         start, inputs, labels, rng, xp = self._prepare(X, y)
         blocks = _blocks(len(start), len(labels)) if xp is np else WHOLE
-        # a second thread is worth its while for the noise alone, if there is enough of it
-        with _threads(max(len(blocks), 1 + (xp is np and start.size >= AHEAD))) as team:
+        # a second thread is worth its while for the noise alone
+        with _threads(max(len(blocks), 1 + (xp is np))) as team:
             self._descend(start, inputs, labels, rng, xp, blocks, team)
         return self
 
