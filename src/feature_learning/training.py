@@ -142,6 +142,18 @@ def train(model, x, y, *, n_steps, step_size=1e-3, optimiser="adam", test=None, 
     return History(series.pop("steps"), series, snapshots.pop("steps"), snapshots, settings, finished)
 
 
+def _tanh(x):
+    return torch.from_numpy(np.tanh(x.numpy()))
+
+
+def _bmm(a, b):
+    return a * b if a.shape[-1] == 1 else torch.from_numpy(a.numpy() @ b.numpy())
+
+
+# on a CPU NumPy takes a third of the time for tanh, and down to a fifth for stacks of small products
+FASTER = {torch.ops.aten.tanh.default: _tanh, torch.ops.aten.bmm.default: _bmm}
+
+
 def _together(models, x, y):
     """Stack the parameters of models that print alike; return them, the gradients' function and the forward pass."""
     base, parameters = models[0], stack_module_state(models)[0]
@@ -170,7 +182,16 @@ def _together(models, x, y):
                                  f"the models that print as {base} do not")
     # traced once: a step is then a list of tensor operations, without what vmap and grad cost in Python
     traced = make_fx(vmap(grad_and_value(loss), in_dims=(0, 0, *axes)))(*split(), x, y)
-    return parameters, lambda: traced(*split(), x, y), many
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
+        for node in traced.graph.nodes:
+            node.target = FASTER.get(node.target, node.target)
+        traced.recompile()
+
+    def gradients():
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is an error of its own
+            return traced(*split(), x, y)
+
+    return parameters, gradients, many
 
 
 def train_ensemble(models, x, y, *, n_steps, step_size=1e-3, optimiser="adam", test=None, record_every=1,
@@ -221,6 +242,8 @@ def train_ensemble(models, x, y, *, n_steps, step_size=1e-3, optimiser="adam", t
         groups.setdefault(repr(model), []).append(i)
     x, y = _tensors(models[0], x, y, ("x", "y"), len(models))
     test = None if test is None else _tensors(models[0], *test, ("test[0]", "test[1]"), len(models))
+    # Linux' C library asks the system for every large array, page by page, until it has seen one as large come and go
+    torch.empty(31 * 2**20, dtype=torch.uint8)
     record = set(recording_steps("record_every", record_every, n_steps).tolist())
     keep = set(recording_steps("snapshot_every", snapshot_every, n_steps).tolist())
     own = [lambda d, index=index: d[index] if d.ndim == 3 else d for index in groups.values()]
