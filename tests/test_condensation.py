@@ -241,6 +241,7 @@ BAD += [
         (EYE[:1, :1], r"similarity must be .* got shape \(1, 1\)"),
         (EYE[0], r"similarity must be .* got shape \(3,\)"),
         (np.zeros((0, 0)), r"similarity must not be empty; got shape \(0, 0\)"),
+        (1.1 * EYE, "similarity must hold cosines, between -1 and 1; got a number of size 1.1"),
         (NOT_FINITE, "similarity must hold finite numbers only; 3 of 9 are NaN or infinite"),
     ]
 ]
@@ -250,6 +251,11 @@ BAD += [
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_cosines_of_single_precision_are_cosines():
+    almost = np.full((3, 3), 1 + 1e-7)
+    assert c.condensed_ratio(almost) == c.mean_abs_cosine(almost) == 1 and set(c.clusters(almost)) == {0}
 
 
 def test_a_general_eigen_solver_would_not_do():

@@ -97,7 +97,9 @@ def _square(similarity):
     similarity = finite("similarity", np.asarray(similarity, dtype=float))
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1] or len(similarity) < 2:
         raise ValueError(f"similarity must be a square matrix of two neurons or more; got shape {similarity.shape}")
-    return similarity
+    if (largest := np.abs(similarity).max()) > 1 + 1e-6:  # single precision may round that far
+        raise ValueError(f"similarity must hold cosines, between -1 and 1; got a number of size {largest:.6g}")
+    return np.clip(similarity, -1, 1)
 
 
 def _pairs(similarity):
@@ -118,7 +120,8 @@ def condensed_ratio(similarity, threshold=0.95):
     Raises
     ------
     ValueError
-        If the matrix is not square, has fewer than two rows, or the threshold is out of range.
+        If the matrix is not square, has fewer than two rows or an entry that is no cosine, or the threshold is out of
+        range.
     """
     number("threshold", threshold, 0, 1)
     return float((_pairs(similarity) > threshold).mean())
