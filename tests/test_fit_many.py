@@ -66,8 +66,10 @@ def test_shared_data_and_lists():
     assert not np.array_equal(shared[0].particles_, shared[1].particles_)
 
 
-def test_a_leading_axis_is_that_many_steps():
+@pytest.mark.parametrize("kept", [mfld.KEPT, 0])
+def test_a_leading_axis_is_that_many_steps(monkeypatch, kept):
     """The step on stacked runs, each with a temperature of its own, is the step on each run."""
+    monkeypatch.setattr(mfld, "KEPT", kept)
     rng, settings = np.random.default_rng(0), {"step_size": 0.2, "weight_decay": 0.3, "output_scale": 4.0}
     clouds, noise = rng.standard_normal((2, 3, 7, 5))
     inputs, labels = rng.standard_normal((3, 9, 4)), rng.choice([-1.0, 1.0], (3, 9))

@@ -340,6 +340,19 @@ def test_noise_drawn_ahead_is_the_same_noise(monkeypatch, n):
         np.testing.assert_array_equal(run, runs[0])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_particles, n", [(50, 20), (2001, 20), (2001, 300)])
+def test_noise_of_several_steps_is_that_of_each(monkeypatch, n_particles, n, dtype):
+    """Drawn step by step or in pieces, of few numbers or of many, in one block or two: the same bits."""
+    X, y = data.sparse_parity(n, 5, 2, 0)
+    pieces = []
+    for size in (1, 50_000, mfld.PIECE):
+        monkeypatch.setattr(mfld, "PIECE", size)
+        pieces.append(small(n_particles=n_particles, n_steps=25, dtype=dtype).fit(X, y).particles_)
+    for some in pieces[1:]:
+        np.testing.assert_array_equal(some, pieces[0])
+
+
 def test_an_error_while_idle_comes_up_where_the_noise_is_needed(monkeypatch):
     X, y = data.sparse_parity(300, 5, 2, 0)
 

@@ -184,7 +184,8 @@ def _hidden(work, block, particles, xp):
         return work["hidden"][..., block, :]
     scratch = work.get(get_ident())
     if scratch is None or len(scratch) < len(particles):
-        scratch = work[get_ident()] = xp.empty((len(particles), len(work["down"])), particles.dtype)
+        shape = *particles.shape[:-1], work["across"].shape[-1]
+        scratch = work[get_ident()] = xp.empty(shape, particles.dtype)
     return scratch[: len(particles)]
 
 
