@@ -99,6 +99,7 @@ def test_two_opposite_groups():
 
 def test_mistake_of_counting_positive_cosines_only():
     """Source B's ratio, cos > 0.8 without the modulus, in place of ours: the check for opposite groups fails."""
+
     def positive_only(similarity):
         return (similarity[np.triu_indices(len(similarity), 1)] > 0.8).mean()
 
@@ -197,12 +198,25 @@ def test_eigen_order_does_not_depend_on_the_solvers_sign(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------ polar features
-@pytest.mark.parametrize("w, b, theta, amplitude", [
-    (1, 0, 0, 1), (0, 1, np.pi / 2, 1), (-1, 0, np.pi, 1), (0, -1, -np.pi / 2, 1),
-    (1, 1, np.pi / 4, np.sqrt(2)), (-1, 1, 3 * np.pi / 4, np.sqrt(2)), (-1, -1, -3 * np.pi / 4, np.sqrt(2)),
-    (1, -1, -np.pi / 4, np.sqrt(2)), (3, 4, np.arccos(0.6), 5), (3, -4, -np.arccos(0.6), 5),
-    (-1, -0.0, np.pi, 1), (1, -0.0, 0, 1), (0, 0, 0, 0), (3e-200, 4e-200, np.arccos(0.6), 5e-200),
-])
+@pytest.mark.parametrize(
+    "w, b, theta, amplitude",
+    [
+        (1, 0, 0, 1),
+        (0, 1, np.pi / 2, 1),
+        (-1, 0, np.pi, 1),
+        (0, -1, -np.pi / 2, 1),
+        (1, 1, np.pi / 4, np.sqrt(2)),
+        (-1, 1, 3 * np.pi / 4, np.sqrt(2)),
+        (-1, -1, -3 * np.pi / 4, np.sqrt(2)),
+        (1, -1, -np.pi / 4, np.sqrt(2)),
+        (3, 4, np.arccos(0.6), 5),
+        (3, -4, -np.arccos(0.6), 5),
+        (-1, -0.0, np.pi, 1),
+        (1, -0.0, 0, 1),
+        (0, 0, 0, 0),
+        (3e-200, 4e-200, np.arccos(0.6), 5e-200),
+    ],
+)
 def test_polar_features(w, b, theta, amplitude):
     found = c.polar_features([w], [b])
     assert found[0][0] == pytest.approx(theta, abs=TINY)

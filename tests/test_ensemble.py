@@ -18,7 +18,9 @@ def ensemble(copies=5, *, activations=("tanh",), gammas=(0.5,), width=7, dtype=t
     return [
         networks.initialise_gaussian(
             networks.fully_connected([5, width, 1], activations[i % len(activations)], dtype=dtype),
-            gammas[i % len(gammas)], i)
+            gammas[i % len(gammas)],
+            i,
+        )
         for i in range(copies)
     ]
 
@@ -47,8 +49,15 @@ def test_equal_to_separate_runs(optimiser, step_size, clip):
     """Three activations, three scales, several hundred steps, 1e-6 relative in float64."""
     models = ensemble(6, activations=("tanh", "relu", "sigmoid"), gammas=(0.5, 0.5, 0.5, 2, 2, 1))
     twins = copy.deepcopy(models)
-    settings = {"n_steps": 400, "step_size": step_size, "optimiser": optimiser, "test": data.sine_sum(9, 1),
-                "record_every": 40, "snapshot_every": 100, "max_gradient_norm": clip}
+    settings = {
+        "n_steps": 400,
+        "step_size": step_size,
+        "optimiser": optimiser,
+        "test": data.sine_sum(9, 1),
+        "record_every": 40,
+        "snapshot_every": 100,
+        "max_gradient_norm": clip,
+    }
     history = train_ensemble(models, X, Y, **settings)
     assert_same(history, [train(m, X, Y, **settings) for m in twins])
     for model, twin in zip(models, twins, strict=True):
@@ -66,8 +75,10 @@ def test_data_of_its_own_for_each_copy():
     models = ensemble(4, activations=("tanh", "relu"))
     twins = copy.deepcopy(models)
     history = train_ensemble(models, x, y, n_steps=30, test=test, record_every=10)
-    assert_same(history, [train(m, *d, n_steps=30, test=t, record_every=10)
-                          for m, d, t in zip(twins, draws, tests, strict=True)])
+    assert_same(
+        history,
+        [train(m, *d, n_steps=30, test=t, record_every=10) for m, d, t in zip(twins, draws, tests, strict=True)],
+    )
     shared = train_ensemble(ensemble(2), X, Y, n_steps=3)
     repeated = train_ensemble(ensemble(2), np.stack([X, X]), np.stack([Y, Y]), n_steps=3)
     np.testing.assert_allclose(shared.series["loss"], repeated.series["loss"], rtol=1e-12)
@@ -189,8 +200,10 @@ BAD = [
     ({"optimiser": "adamw"}, "optimiser must be one of adam, sgd; got 'adamw'"),
     ({"max_gradient_norm": 0}, "max_gradient_norm must be a number > 0; got 0"),
     ({"record_every": 0}, "record_every must be None, a whole number >= 1, or steps from 0 to 5; got 0"),
-    ({"x": np.stack([X] * 4), "y": np.stack([Y] * 4)},
-     r"x must have shape \(n, dim\) and y n entries, or \(3, n, dim\) and \(3, n\); got \(4, 20, 5\) and \(4, 20\)"),
+    (
+        {"x": np.stack([X] * 4), "y": np.stack([Y] * 4)},
+        r"x must have shape \(n, dim\) and y n entries, or \(3, n, dim\) and \(3, n\); got \(4, 20, 5\) and \(4, 20\)",
+    ),
     ({"x": np.stack([X] * 3)}, r"x must have shape .* got \(3, 20, 5\) and \(20,\)"),
     ({"y": np.full(20, np.nan)}, "y must hold finite numbers only; 20 of 20 are NaN or infinite"),
     ({"y": np.zeros((20, 2))}, r"y must have the model's output shape, \(20, 1\); got \(20, 2\)"),

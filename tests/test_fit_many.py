@@ -31,10 +31,13 @@ def estimators(count=3, **settings):
     return [MeanFieldLangevinClassifier(random_state=k, temperature=heats[k % 3], **settings) for k in range(count)]
 
 
-@pytest.mark.parametrize("n_particles, n, dtype, rtol", [
-    (50, 40, "float64", 1e-9),  # stacked: sums over particles may run in another order
-    (2000, 300, "float32", 0),  # whole runs a thread: the last bit
-])
+@pytest.mark.parametrize(
+    "n_particles, n, dtype, rtol",
+    [
+        (50, 40, "float64", 1e-9),  # stacked: sums over particles may run in another order
+        (2000, 300, "float32", 0),  # whole runs a thread: the last bit
+    ],
+)
 def test_the_same_as_separate_fits(n_particles, n, dtype, rtol):
     X, y = runs(5, n)
     together = mfld.fit_many(estimators(5, n_particles=n_particles, dtype=dtype), X, y)
@@ -108,6 +111,7 @@ def test_divergence_of_one_run_is_an_error(monkeypatch, device):
 
 def test_ctrl_c_stops_all_runs_and_keeps_their_records():
     """The interrupt comes while the first run is at step 12; no run goes on for long after."""
+
     def heat(step):
         if step == 12:
             raise KeyboardInterrupt
@@ -138,14 +142,17 @@ def test_fits_that_overlap_leave_the_linear_algebra_its_threads():
     assert threads() == before
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda e, X, y: ([], X, y), "estimators must hold one or more; got none"),
-    (lambda e, X, y: ([*e[:2], e[2].set_params(n_steps=3)], X, y), r"got unequal \['n_steps'\]"),
-    (lambda e, X, y: (e, [X[0], X[1], X[2][:20]], y), r"X must hold 3 runs of one shape; got 3, shapes \[\(20, 4"),
-    (lambda e, X, y: (e, X[:2], y), "X must hold 3 runs of one shape; got 2"),
-    (lambda e, X, y: (e, X, y[:2]), "y must hold 3 runs of one shape; got 2"),
-    (lambda e, X, y: (e, X * np.nan, y), "NaN"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda e, X, y: ([], X, y), "estimators must hold one or more; got none"),
+        (lambda e, X, y: ([*e[:2], e[2].set_params(n_steps=3)], X, y), r"got unequal \['n_steps'\]"),
+        (lambda e, X, y: (e, [X[0], X[1], X[2][:20]], y), r"X must hold 3 runs of one shape; got 3, shapes \[\(20, 4"),
+        (lambda e, X, y: (e, X[:2], y), "X must hold 3 runs of one shape; got 2"),
+        (lambda e, X, y: (e, X, y[:2]), "y must hold 3 runs of one shape; got 2"),
+        (lambda e, X, y: (e, X * np.nan, y), "NaN"),
+    ],
+)
 def test_bad_input(change, message):
     with pytest.raises(ValueError, match=message):
         mfld.fit_many(*change(estimators(), *runs()))

@@ -124,13 +124,20 @@ def test_an_independent_integrator_gives_the_same_flow(gamma, gamma_prime):
 def test_batched_equals_single():
     seeds = np.array([0, 4])
     settings = {"width": 64, "max_steps": 3000}
-    many = flow.gradient_flow(X, Y, gamma=GRID["gamma"][:, :, None], gamma_prime=GRID["gamma_prime"][:, None],
-                              seed=seeds, **settings)
+    many = flow.gradient_flow(
+        X, Y, gamma=GRID["gamma"][:, :, None], gamma_prime=GRID["gamma_prime"][:, None], seed=seeds, **settings
+    )
     assert many["relative_change"].shape == (3, 3, 2) and many["weights"].shape == (3, 3, 2, 64, 2)
     assert many["outputs"].shape == (3, 3, 2, 64) and many["weights"].dtype == np.float64
     for index in [(0, 0, 0), (1, 2, 1), (2, 1, 0), (2, 0, 1)]:
-        one = flow.gradient_flow(X, Y, gamma=GRID["gamma"][index[0], 0], gamma_prime=GRID["gamma_prime"][index[1]],
-                                 seed=seeds[index[2]], **settings)
+        one = flow.gradient_flow(
+            X,
+            Y,
+            gamma=GRID["gamma"][index[0], 0],
+            gamma_prime=GRID["gamma_prime"][index[1]],
+            seed=seeds[index[2]],
+            **settings,
+        )
         assert one["steps"] == many["steps"][index] and one["converged"] == many["converged"][index]
         for key in ("relative_change", "relative_loss", "time", "start", "weights", "outputs"):
             np.testing.assert_allclose(many[key][index], one[key], rtol=1e-9, atol=1e-9, err_msg=key)

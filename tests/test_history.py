@@ -47,7 +47,11 @@ def test_real_runs_can_be_saved_whatever_type_their_numbers_have(tmp_path):
     model = networks.initialise_gaussian(networks.fully_connected([5, 4, 1]), 1, 0)
     training.train(model, x, y, n_steps=np.int64(3), step_size=np.float32(0.25)).save(tmp_path / "a.npz")
     assert History.load(tmp_path / "a.npz").settings == {
-        "n_steps": 3, "step_size": 0.25, "optimiser": "adam", "n": 10, "max_gradient_norm": None,
+        "n_steps": 3,
+        "step_size": 0.25,
+        "optimiser": "adam",
+        "n": 10,
+        "max_gradient_norm": None,
     }
     classifier = mfld.MeanFieldLangevinClassifier(np.int64(5), 3, step_size=np.float32(0.25), random_state=0)
     classifier.fit(x, y > 0).history_.save(tmp_path / "b.npz")
@@ -77,27 +81,32 @@ def test_other_files_are_refused(tmp_path):
         History.load(tmp_path / "absent.npz")
 
 
-@pytest.mark.parametrize("every, n_steps, expected", [
-    (None, 7, [0, 7]),
-    (None, 0, [0]),
-    (1, 3, [0, 1, 2, 3]),
-    (3, 7, [0, 3, 6, 7]),
-    (3, 6, [0, 3, 6]),
-    (np.int64(2), 4, [0, 2, 4]),
-    (100, 7, [0, 7]),
-    (5, 0, [0]),
-    ([4, 1, 4], 7, [1, 4]),
-    ((0,), 7, [0]),
-    (range(0, 8, 7), 7, [0, 7]),
-    (np.array([2, 3], dtype=np.uint8), 7, [2, 3]),
-])
+@pytest.mark.parametrize(
+    "every, n_steps, expected",
+    [
+        (None, 7, [0, 7]),
+        (None, 0, [0]),
+        (1, 3, [0, 1, 2, 3]),
+        (3, 7, [0, 3, 6, 7]),
+        (3, 6, [0, 3, 6]),
+        (np.int64(2), 4, [0, 2, 4]),
+        (100, 7, [0, 7]),
+        (5, 0, [0]),
+        ([4, 1, 4], 7, [1, 4]),
+        ((0,), 7, [0]),
+        (range(0, 8, 7), 7, [0, 7]),
+        (np.array([2, 3], dtype=np.uint8), 7, [2, 3]),
+    ],
+)
 def test_recording_steps(every, n_steps, expected):
     assert recording_steps("record_every", every, n_steps).tolist() == expected
 
 
-@pytest.mark.parametrize("every", [
-    0, -1, True, False, 2.0, "3", [], [1.0], [True], [-1, 2], [8], [[1, 2]], [1, None], np.array(3), {"1": 2},
-], ids=repr)
+@pytest.mark.parametrize(
+    "every",
+    [0, -1, True, False, 2.0, "3", [], [1.0], [True], [-1, 2], [8], [[1, 2]], [1, None], np.array(3), {"1": 2}],
+    ids=repr,
+)
 def test_recording_steps_that_make_no_sense(every):
     with pytest.raises(ValueError, match="record_every must be None, a whole number >= 1, or steps from 0 to 7; got"):
         recording_steps("record_every", every, 7)

@@ -144,17 +144,23 @@ def test_scikit_learn_takes_it():
     assert machine.score(test, labels) > 0.95 and (ridge.predict(kernels.ntk(test, x)) * labels > 0).mean() > 0.95
 
 
-@pytest.mark.parametrize("bad, message", [
-    (lambda: kernels.ntk(np.zeros(3)), r"x and z must have shapes .*\(3,\)"),
-    (lambda: kernels.ntk(np.ones((2, 3)), np.ones((2, 4))), r"same d; got \(2, 3\) and \(2, 4\)"),
-    (lambda: kernels.ntk(np.full((2, 3), np.nan)), "x must hold finite numbers"),
-    (lambda: kernels.ntk(np.ones((2, 3)), np.full((1, 3), np.inf)), "z must hold finite numbers"),
-    (lambda: kernels.random_features_kernel(np.ones((0, 3))), "x must not be empty"),
-    (lambda: kernels.ntk(np.ones((2, 3)), bias=-1), "bias must be a number >= 0; got -1"),
-    (lambda: kernels.arc_cosine(np.ones((2, 3)), kind="cubic"), "kind must be one of relu, square, step; got 'cubic'"),
-    (lambda: kernels.empirical_ntk(torch.nn.Linear(3, 2), np.ones((2, 3))), "one output; got 2"),
-    (lambda: kernels.empirical_ntk(torch.nn.ReLU(), np.ones((2, 3))), "must have a parameter to train"),
-])
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (lambda: kernels.ntk(np.zeros(3)), r"x and z must have shapes .*\(3,\)"),
+        (lambda: kernels.ntk(np.ones((2, 3)), np.ones((2, 4))), r"same d; got \(2, 3\) and \(2, 4\)"),
+        (lambda: kernels.ntk(np.full((2, 3), np.nan)), "x must hold finite numbers"),
+        (lambda: kernels.ntk(np.ones((2, 3)), np.full((1, 3), np.inf)), "z must hold finite numbers"),
+        (lambda: kernels.random_features_kernel(np.ones((0, 3))), "x must not be empty"),
+        (lambda: kernels.ntk(np.ones((2, 3)), bias=-1), "bias must be a number >= 0; got -1"),
+        (
+            lambda: kernels.arc_cosine(np.ones((2, 3)), kind="cubic"),
+            "kind must be one of relu, square, step; got 'cubic'",
+        ),
+        (lambda: kernels.empirical_ntk(torch.nn.Linear(3, 2), np.ones((2, 3))), "one output; got 2"),
+        (lambda: kernels.empirical_ntk(torch.nn.ReLU(), np.ones((2, 3))), "must have a parameter to train"),
+    ],
+)
 def test_bad_input_is_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         bad()

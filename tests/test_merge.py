@@ -260,15 +260,18 @@ def test_a_layer_that_occurs_twice_and_a_single_layer():
 
 
 # ------------------------------------------------------------------------------------------------ bad input
-@pytest.mark.parametrize("model, message", [
-    (nn.Linear(2, 2), "torch.nn.Sequential.*got Linear"),
-    (None, "torch.nn.Sequential.*got NoneType"),
-    (nn.Sequential(), "must have a linear layer; got 0 layers"),
-    (nn.Sequential(nn.ReLU()), "must have a linear layer; got 1 layers"),
-    (nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 1)), r"linear and ReLU layers.*Tanh\(\)"),
-    (networks.fully_connected([2, 2, 1], "tanh"), r"linear and ReLU layers.*Activation\(tanh\)"),
-    (nn.Sequential(nn.Sequential(nn.Linear(2, 2))), "linear and ReLU layers.*Sequential"),
-])
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (nn.Linear(2, 2), "torch.nn.Sequential.*got Linear"),
+        (None, "torch.nn.Sequential.*got NoneType"),
+        (nn.Sequential(), "must have a linear layer; got 0 layers"),
+        (nn.Sequential(nn.ReLU()), "must have a linear layer; got 1 layers"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 1)), r"linear and ReLU layers.*Tanh\(\)"),
+        (networks.fully_connected([2, 2, 1], "tanh"), r"linear and ReLU layers.*Activation\(tanh\)"),
+        (nn.Sequential(nn.Sequential(nn.Linear(2, 2))), "linear and ReLU layers.*Sequential"),
+    ],
+)
 def test_modules_that_cannot_be_merged(model, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         c.merge(model)

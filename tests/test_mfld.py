@@ -257,8 +257,16 @@ def test_parameters_clone_and_cross_validation():
     assert copy is not classifier and copy.get_params() == classifier.get_params()
     assert copy.set_params(n_particles=7).n_particles == 7 and classifier.n_particles == 20
     assert set(classifier.get_params()) == {
-        "n_particles", "n_steps", "step_size", "temperature", "weight_decay", "output_scale", "record_every", "dtype",
-        "device", "random_state",
+        "n_particles",
+        "n_steps",
+        "step_size",
+        "temperature",
+        "weight_decay",
+        "output_scale",
+        "record_every",
+        "dtype",
+        "device",
+        "random_state",
     }
     X, y = data.sparse_parity(200, 3, 2, 0)
     scores = cross_val_score(MeanFieldLangevinClassifier(200, 200, step_size=0.5, random_state=0), X, y, cv=3)
@@ -409,10 +417,18 @@ def test_global_random_state_is_neither_read_nor_written():
 
 
 # ------------------------------------------------------------------------------------------------ record and schedule
-@pytest.mark.parametrize("every, steps", [
-    (None, [0, 12]), (5, [0, 5, 10, 12]), (1, list(range(13))), (1000, [0, 12]), ([3, 0, 3], [0, 3]), ([2], [2]),
-    (np.array([12]), [12]),
-])
+@pytest.mark.parametrize(
+    "every, steps",
+    [
+        (None, [0, 12]),
+        (5, [0, 5, 10, 12]),
+        (1, list(range(13))),
+        (1000, [0, 12]),
+        ([3, 0, 3], [0, 3]),
+        ([2], [2]),
+        (np.array([12]), [12]),
+    ],
+)
 def test_recording(every, steps):
     X, y = xor()
     plain = small().fit(X, y)
@@ -442,8 +458,17 @@ def test_no_steps():
 def test_settings_are_kept():
     settings = small(temperature=0.5, n_particles=np.int64(20)).fit(*xor()).history_.settings
     assert settings == {
-        "n_particles": 20, "n_steps": 12, "step_size": 0.2, "temperature": 0.5, "weight_decay": 0.1,
-        "output_scale": 15.0, "record_every": None, "dtype": "float32", "device": "auto", "random_state": 0, "n": 60,
+        "n_particles": 20,
+        "n_steps": 12,
+        "step_size": 0.2,
+        "temperature": 0.5,
+        "weight_decay": 0.1,
+        "output_scale": 15.0,
+        "record_every": None,
+        "dtype": "float32",
+        "device": "auto",
+        "random_state": 0,
+        "n": 60,
     }
 
 
@@ -518,9 +543,11 @@ def test_step_size_of_a_thousand_diverges(n_particles, seed):
 
 
 @pytest.mark.parametrize("every", [None, [0], 1])
-@pytest.mark.parametrize("settings", [
-    {"temperature": 1e3, "weight_decay": 1e3}, {"temperature": 1e3, "weight_decay": 1e3, "output_scale": 1e-6},
-], ids=["loud", "quiet"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperature": 1e3, "weight_decay": 1e3}, {"temperature": 1e3, "weight_decay": 1e3, "output_scale": 1e-6}],
+    ids=["loud", "quiet"],
+)
 def test_never_returns_nan(settings, every):
     """A decay of more than 2 a step makes particles grow to infinity; no choice of what to record hides it."""
     with warnings.catch_warnings(), pytest.raises(FloatingPointError, match="lower step_size"):

@@ -26,10 +26,12 @@ def problem(n_particles, n, d, seed):
 # ------------------------------------------------------------------------------------------------ the checks
 def output_by_hand(particles, inputs, output_scale):
     """The average over particles of R [tanh(<w, z> + b) + 2 tanh(c)] / 3, one neuron and one data point at a time."""
-    return np.array([
-        sum(output_scale * (math.tanh(p[:-1] @ z) + 2 * math.tanh(p[-1])) / 3 for p in particles) / len(particles)
-        for z in inputs
-    ])
+    return np.array(
+        [
+            sum(output_scale * (math.tanh(p[:-1] @ z) + 2 * math.tanh(p[-1])) / 3 for p in particles) / len(particles)
+            for z in inputs
+        ]
+    )
 
 
 def check_output_formula(network):
@@ -79,8 +81,16 @@ def check_stationary_law(step, *, temperature=0.6, weight_decay=2.5, decay_of_a_
     x = np.zeros((n_particles, d + 2))
     inputs, labels = mfld.with_bias(np.ones((1, d))), np.ones(1)
     for _ in range(steps):
-        step(x, inputs, labels, rng.standard_normal(x.shape), step_size=eta, temperature=temperature,
-             weight_decay=weight_decay, output_scale=0.0)
+        step(
+            x,
+            inputs,
+            labels,
+            rng.standard_normal(x.shape),
+            step_size=eta,
+            temperature=temperature,
+            weight_decay=weight_decay,
+            output_scale=0.0,
+        )
     exact, without_bias = 1 / (2 * weight_decay * (1 - q)), 1 / (2 * weight_decay)
     tolerance = 5 * math.sqrt(2 / x.size) * exact
     assert exact - without_bias > 4 * tolerance  # the test can tell the two apart
@@ -151,6 +161,7 @@ def check_arrays_come_to_the_host(to_numpy):
 # ------------------------------------------------------------------------------------------------ the copies
 def copy_of_the_step(mistake=None):
     """The step, written once more and plainly, with one mistake put back."""
+
     def step(particles, inputs, labels, noise, *, step_size, temperature, weight_decay, output_scale):
         hidden, top = np.tanh(particles[:, :-1] @ inputs.T), np.tanh(particles[:, -1])
         output = output_scale / 3 * (hidden.mean(axis=0) + 2 * top.mean())
@@ -168,6 +179,7 @@ def copy_of_the_step(mistake=None):
         gradient *= output_scale / 3
         particles -= step_size * (gradient + 2 * decay * particles)
         particles += math.sqrt(2 * temperature * step_size) * noise
+
     return step
 
 
@@ -210,11 +222,14 @@ def test_the_copy_is_the_step():
     np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)  # the same sums in another order
 
 
-@pytest.mark.parametrize("mistake, caught_by", [
-    ("label twice", "check_gradient"),
-    ("weight decay without temperature", "check_stationary_law"),
-    ("Python loop", "check_no_python_loop"),
-])
+@pytest.mark.parametrize(
+    "mistake, caught_by",
+    [
+        ("label twice", "check_gradient"),
+        ("weight decay without temperature", "check_stationary_law"),
+        ("Python loop", "check_no_python_loop"),
+    ],
+)
 def test_a_mistake_in_the_step_fails_its_check_and_no_other(mistake, caught_by):
     wrong = copy_of_the_step(mistake)
     for name, check in STEP_CHECKS.items():

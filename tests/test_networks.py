@@ -119,6 +119,7 @@ def check_layer_scales(initialise):
 
 def gaussian_with(scale):
     """A copy of the initialisation in which `scale(layer, layers)` gives the standard deviation."""
+
     def initialise(model, gamma, rng):
         rng, layers = np.random.default_rng(rng), linear_layers(model)
         for layer in layers:
@@ -126,6 +127,7 @@ def gaussian_with(scale):
                 with torch.no_grad():
                     parameter.copy_(torch.tensor(rng.standard_normal(parameter.shape) * scale(layer, layers, gamma)))
         return model
+
     return initialise
 
 
@@ -138,11 +140,16 @@ def test_layer_scales():
     check_layer_scales(gaussian_with(lambda layer, layers, g: own_width(layer, layers) ** -g))
 
 
-@pytest.mark.parametrize("scale", [
-    pytest.param(lambda layer, layers, g: layers[0].out_features ** -g, id="every layer's scale from the first width"),
-    pytest.param(lambda layer, layers, g: own_width(layer, layers) ** (-g / 2), id="the variance is m^-gamma"),
-    pytest.param(lambda layer, layers, g: layer.in_features ** -g, id="the width of the layer before"),
-])
+@pytest.mark.parametrize(
+    "scale",
+    [
+        pytest.param(
+            lambda layer, layers, g: layers[0].out_features ** -g, id="every layer's scale from the first width"
+        ),
+        pytest.param(lambda layer, layers, g: own_width(layer, layers) ** (-g / 2), id="the variance is m^-gamma"),
+        pytest.param(lambda layer, layers, g: layer.in_features**-g, id="the width of the layer before"),
+    ],
+)
 def test_mistakes_in_the_scale_are_found(scale):
     """Source A's two mistakes, and one near them, put back into a copy: the check of the scales fails."""
     with pytest.raises(AssertionError):
@@ -231,5 +238,3 @@ def test_bad_seed_and_bad_model(initialise):
     for wrong in (nn.Tanh(), np.zeros((2, 2)), [model], None):
         with pytest.raises(ValueError, match="model must be a torch.nn.Module with a linear layer; got"):
             initialise(wrong, 1, 0)
-
-

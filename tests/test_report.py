@@ -192,18 +192,27 @@ def broken(value):
     return nn.ModuleDict({"good": nn.Linear(2, 2), "bad": made([[1, value], [1, 1]])})
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: c.report(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())), "model must be .* linear layer; got Sequential"),
-    (lambda: c.report(nn.ReLU()), "model must be a torch.nn.Module with a linear layer; got ReLU"),
-    (lambda: c.report({"0.weight": np.eye(2)}), "model must be a torch.nn.Module with a linear layer; got dict"),
-    (lambda: c.report(np.eye(3)), "got ndarray"),
-    (lambda: c.report(broken(np.nan)), "the parameters of layer 'bad' must hold finite numbers only; 1 of 4"),
-    (lambda: c.report(broken(np.inf)), "the parameters of layer 'bad' must hold finite numbers only"),
-    (lambda: c.report(nn.Linear(2, 2), threshold=1.2), "threshold must be a number >= 0 and <= 1; got 1.2"),
-    (lambda: fl.plots.report(c.report(nn.Linear(2, 1))), r"report must have a layer with two alive neurons; got \[1\]"),
-    (lambda: c.chance_mean(1), "dim must be a whole number >= 2; got 1"),
-    (lambda: c.chance_limit(1, 3), "width must be a whole number >= 2; got 1"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: c.report(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())),
+            "model must be .* linear layer; got Sequential",
+        ),
+        (lambda: c.report(nn.ReLU()), "model must be a torch.nn.Module with a linear layer; got ReLU"),
+        (lambda: c.report({"0.weight": np.eye(2)}), "model must be a torch.nn.Module with a linear layer; got dict"),
+        (lambda: c.report(np.eye(3)), "got ndarray"),
+        (lambda: c.report(broken(np.nan)), "the parameters of layer 'bad' must hold finite numbers only; 1 of 4"),
+        (lambda: c.report(broken(np.inf)), "the parameters of layer 'bad' must hold finite numbers only"),
+        (lambda: c.report(nn.Linear(2, 2), threshold=1.2), "threshold must be a number >= 0 and <= 1; got 1.2"),
+        (
+            lambda: fl.plots.report(c.report(nn.Linear(2, 1))),
+            r"report must have a layer with two alive neurons; got \[1\]",
+        ),
+        (lambda: c.chance_mean(1), "dim must be a whole number >= 2; got 1"),
+        (lambda: c.chance_limit(1, 3), "width must be a whole number >= 2; got 1"),
+    ],
+)
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()

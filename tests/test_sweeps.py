@@ -33,8 +33,9 @@ def client(tmp_path):
     """A client of a cluster of two worker processes: loopback only, no dashboard, files under tmp_path."""
     with (
         dask.config.set(SETTINGS | {"temporary-directory": str(tmp_path)}),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
-                                 dashboard_address=None, silence_logs=50) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, silence_logs=50
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
         client.wait_for_workers(2, timeout=30)

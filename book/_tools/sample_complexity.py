@@ -148,8 +148,14 @@ def run(plan, out):
 def describe(out, name):
     """What is kept beside a table: how, when, with what it was made, and its checksum."""
     gpu = fl.array_module() is not np
-    settings = {"step_size": 0.2, "weight_decay": 0.1, "output_scale": 15, "temperature": "0.1 / n; 0 for noiseless",
-                "ridge": 1e-6, "test_inputs": TESTS}
+    settings = {
+        "step_size": 0.2,
+        "weight_decay": 0.1,
+        "output_scale": 15,
+        "temperature": "0.1 / n; 0 for noiseless",
+        "ridge": 1e-6,
+        "test_inputs": TESTS,
+    }
     return {
         "command": f"python book/_tools/sample_complexity.py{name}",
         "date": date.today().isoformat(),

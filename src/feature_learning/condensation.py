@@ -319,8 +319,10 @@ def merge(model, *, threshold=0.999):
         raise ValueError(f"model must be a torch.nn.Sequential of linear and ReLU layers; got {type(model).__name__}")
     foreign = [layer for layer in model if not (isinstance(layer, nn.Linear) or _relu(layer))]
     if foreign:
-        raise ValueError(f"model must consist of linear and ReLU layers, for no other activation is merging exact; "
-                         f"it holds {foreign[0]}")
+        raise ValueError(
+            f"model must consist of linear and ReLU layers, for no other activation is merging exact; "
+            f"it holds {foreign[0]}"
+        )
     smaller = nn.Sequential(*[copy.deepcopy(layer) for layer in model])
     at = [i for i, layer in enumerate(model) if isinstance(layer, nn.Linear)]
     if not at:
@@ -389,8 +391,13 @@ class Report:
     def _table(self):
         yield ["layer", "neurons", "alive", "D", "mean |cos|", "(chance)", "ratio", "(chance)", "(limit)", "clusters"]
         for r in self.rows:
-            numbers = [f"{r.mean:.2f}", f"({r.chance_mean:.2f})", f"{r.ratio:.2f}", f"({r.chance:.2g})",
-                       f"({r.limit:.2g})"]
+            numbers = [
+                f"{r.mean:.2f}",
+                f"({r.chance_mean:.2f})",
+                f"{r.ratio:.2f}",
+                f"({r.chance:.2g})",
+                f"({r.limit:.2g})",
+            ]
             numbers = ["-"] * 5 if np.isnan(r.ratio) else numbers
             yield [r.layer, *map(str, (r.neurons, r.alive, r.dim)), *numbers, str(r.clusters)]
 

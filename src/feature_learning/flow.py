@@ -138,8 +138,10 @@ def gradient_flow(x, y, *, width, gamma, gamma_prime, seed=0, tolerance=0.01, st
     try:
         runs = np.broadcast_arrays(gamma, gamma_prime, seeds)
     except ValueError as why:
-        raise ValueError(f"gamma, gamma_prime and seed must fit together by broadcasting; got shapes {gamma.shape}, "
-                         f"{gamma_prime.shape} and {seeds.shape}") from why
+        raise ValueError(
+            f"gamma, gamma_prime and seed must fit together by broadcasting; got shapes {gamma.shape}, "
+            f"{gamma_prime.shape} and {seeds.shape}"
+        ) from why
     shape, (gamma, gamma_prime, seeds) = runs[0].shape, (r.ravel() for r in runs)
     inputs = np.column_stack([x, np.ones(len(x))])
     starts = {s: start_weights(width, inputs.shape[1], s) for s in set(seeds.tolist())}
@@ -148,8 +150,15 @@ def gradient_flow(x, y, *, width, gamma, gamma_prime, seed=0, tolerance=0.01, st
     with np.errstate(over="ignore", invalid="ignore"):  # _descend raises when numbers stop being finite
         kappa, ratio = float(width) ** -gamma, float(width) ** -gamma_prime
         parts = [
-            _descend(inputs, y, *(v[i : i + group] for v in (first_a, first_w, kappa, ratio)), tolerance, step_fraction,
-                     max_steps, i)
+            _descend(
+                inputs,
+                y,
+                *(v[i : i + group] for v in (first_a, first_w, kappa, ratio)),
+                tolerance,
+                step_fraction,
+                max_steps,
+                i,
+            )
             for i in range(0, len(seeds), group)
         ]
     result = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -162,16 +171,23 @@ def gradient_flow(x, y, *, width, gamma, gamma_prime, seed=0, tolerance=0.01, st
 def _descend(inputs, y, a, w, kappa, ratio, tolerance, step_fraction, max_steps, number_of_first):
     """Run a group of flows side by side; those that have converged leave the arrays."""
     runs, n, live = len(a), len(y), np.arange(len(a))
-    end = {"relative_loss": np.ones(runs), "steps": np.zeros(runs, int), "time": np.zeros(runs), "weights": w.copy(),
-           "outputs": a.copy()}
+    end = {
+        "relative_loss": np.ones(runs),
+        "steps": np.zeros(runs, int),
+        "time": np.zeros(runs),
+        "weights": w.copy(),
+        "outputs": a.copy(),
+    }
     time, top, size_then, age = (np.zeros(runs) for _ in range(4))
     for step in range(max_steps + 1):
         errors, pulls, rate_a, rate_w = velocity(a, w, inputs, y, kappa, ratio)
         relative = (errors**2).mean(axis=1) / (y**2).mean()
         if not np.isfinite(relative).all():
             wrong = live[~np.isfinite(relative)] + number_of_first
-            raise FloatingPointError(f"the flow overflowed at step {step} in runs {wrong.tolist()} (counted along S); "
-                                     f"scale x and y, or lower step_fraction (now {step_fraction})")
+            raise FloatingPointError(
+                f"the flow overflowed at step {step} in runs {wrong.tolist()} (counted along S); "
+                f"scale x and y, or lower step_fraction (now {step_fraction})"
+            )
         done = (relative <= tolerance) | (step == max_steps)
         if done.any():
             now = {"relative_loss": relative, "steps": step, "time": time, "weights": w, "outputs": a}
@@ -181,7 +197,8 @@ def _descend(inputs, y, a, w, kappa, ratio, tolerance, step_fraction, max_steps,
             if not keep.any():
                 break
             a, w, kappa, ratio, pulls, rate_a, rate_w, time, top, size_then, age, live = (
-                v[keep] for v in (a, w, kappa, ratio, pulls, rate_a, rate_w, time, top, size_then, age, live))
+                v[keep] for v in (a, w, kappa, ratio, pulls, rate_a, rate_w, time, top, size_then, age, live)
+            )
         size = ratio * (a * a).sum(axis=1) + (w * w).sum(axis=(1, 2)) / ratio
         stale = (np.abs(size - size_then) > DRIFT * size_then) | (age >= REFRESH)
         if stale.any():

@@ -228,15 +228,24 @@ def _set_up(work, particles, inputs, labels, output_scale, factor, xp):
     try:
         down = xp.zeros((*inputs.shape[:-2], n + 2, width), dtype)
         down[..., :-2, :-1], down[..., -2, -1] = inputs, 1
-        work |= {"of": of, "down": down, "across": down.swapaxes(-1, -2).copy(), "labels": labels.astype(dtype),
-                 "factor": (labels * (output_scale * factor / (3 * n))).astype(dtype),
-                 "gradient": xp.empty_like(particles), "slope": xp.zeros((*lead, n + 2), dtype),
-                 "mean": xp.full(count, output_scale / (3 * count), dtype), "two": xp.full(n, 2, dtype)}
+        work |= {
+            "of": of,
+            "down": down,
+            "across": down.swapaxes(-1, -2).copy(),
+            "labels": labels.astype(dtype),
+            "factor": (labels * (output_scale * factor / (3 * n))).astype(dtype),
+            "gradient": xp.empty_like(particles),
+            "slope": xp.zeros((*lead, n + 2), dtype),
+            "mean": xp.full(count, output_scale / (3 * count), dtype),
+            "two": xp.full(n, 2, dtype),
+        }
         if size <= KEPT:
             work["hidden"] = xp.empty((*lead, count, n + 2), dtype)
     except MemoryError as why:
-        raise MemoryError(f"no memory for a step with {size} hidden values ({why}); lower n_particles, or how many "
-                          f"of them are kept, feature_learning.mfld.KEPT (now {KEPT})") from why
+        raise MemoryError(
+            f"no memory for a step with {size} hidden values ({why}); lower n_particles, or how many "
+            f"of them are kept, feature_learning.mfld.KEPT (now {KEPT})"
+        ) from why
     return work
 
 
@@ -300,8 +309,21 @@ def risk_gradient(particles, inputs, labels, output_scale=15.0, *, xp=np, work=N
     return output, work["gradient"]
 
 
-def langevin_step(particles, inputs, labels, noise, *, step_size, temperature, weight_decay, output_scale=15.0, xp=np,
-                  work=None, blocks=WHOLE, parallel=map):
+def langevin_step(
+    particles,
+    inputs,
+    labels,
+    noise,
+    *,
+    step_size,
+    temperature,
+    weight_decay,
+    output_scale=15.0,
+    xp=np,
+    work=None,
+    blocks=WHOLE,
+    parallel=map,
+):
     """One mean-field Langevin step, in place: Suzuki et al. (2023), equation 4.
 
     The temperature multiplies the weight decay as well as the noise, because the objective is
@@ -464,8 +486,13 @@ def _run(estimators, particles, inputs, labels, temperature, draw, xp, blocks=WH
     later = [team.later(k, len(blocks)) if team else None for k in range(len(blocks))]
     pieces = {b.start: _Ahead(draw, particles, b, put, xp) for b, put in zip(blocks, later, strict=True)}
     settings = {k: getattr(like, k) for k in ("step_size", "weight_decay", "output_scale")}
-    settings |= {"blocks": blocks, "parallel": team.map if team and len(blocks) > 1 else map, "xp": xp, "work": {},
-                 "noise": lambda block: pieces[block.start]()}
+    settings |= {
+        "blocks": blocks,
+        "parallel": team.map if team and len(blocks) > 1 else map,
+        "xp": xp,
+        "work": {},
+        "noise": lambda block: pieces[block.start](),
+    }
     try:
         for step in range(like.n_steps + 1):
             if stop is not None and stop.is_set():
@@ -642,8 +669,19 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
     particles reached so far and marks `history_.finished` False.
     """
 
-    def __init__(self, n_particles=2000, n_steps=10_000, step_size=0.2, temperature=None, weight_decay=0.1,
-                 output_scale=15.0, record_every=None, dtype="float32", device="auto", random_state=None):
+    def __init__(
+        self,
+        n_particles=2000,
+        n_steps=10_000,
+        step_size=0.2,
+        temperature=None,
+        weight_decay=0.1,
+        output_scale=15.0,
+        record_every=None,
+        dtype="float32",
+        device="auto",
+        random_state=None,
+    ):
         self.n_particles = n_particles
         self.n_steps = n_steps
         self.step_size = step_size
@@ -727,8 +765,9 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
         """Run the dynamics and keep its record."""
         n = len(labels)
         draw = _streams(rng, blocks) if xp is np else _device_stream(rng, xp)
-        (self.history_,) = _run([self], particles, inputs, labels, lambda step: self._temperature(step, n), draw, xp,
-                                blocks, team, stop)
+        (self.history_,) = _run(
+            [self], particles, inputs, labels, lambda step: self._temperature(step, n), draw, xp, blocks, team, stop
+        )
         self.particles_ = to_numpy(particles)
 
     def decision_function(self, X):
@@ -746,9 +785,9 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
         inputs = with_bias(validate_data(self, X, dtype=np.float64, reset=False))
         particles = self.particles_.astype(np.float64)
         block = max(1, 10_000_000 // len(particles))
-        return np.concatenate([
-            network(particles, inputs[i : i + block], self.output_scale) for i in range(0, len(inputs), block)
-        ])
+        return np.concatenate(
+            [network(particles, inputs[i : i + block], self.output_scale) for i in range(0, len(inputs), block)]
+        )
 
     def predict(self, X):
         """The more likely class of each row of X, shape (n,)."""

@@ -26,23 +26,25 @@ COLOURS = {
 
 def style():
     """Set matplotlib's defaults for the book; call it once in a notebook's first cell."""
-    plt.rcParams.update({
-        "figure.figsize": (6.4, 3.6),
-        "figure.dpi": 110,
-        "figure.constrained_layout.use": True,
-        "font.size": 12,
-        "axes.labelsize": 12,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#dddddd",
-        "grid.linewidth": 0.6,
-        "axes.axisbelow": True,
-        "lines.linewidth": 2,
-        "legend.frameon": False,
-        "image.cmap": "viridis",
-        "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]),
-    })
+    plt.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.6),
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "font.size": 12,
+            "axes.labelsize": 12,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#dddddd",
+            "grid.linewidth": 0.6,
+            "axes.axisbelow": True,
+            "lines.linewidth": 2,
+            "legend.frameon": False,
+            "image.cmap": "viridis",
+            "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]),
+        }
+    )
 
 
 def similarity_map(ax, similarity, title=None):
@@ -92,7 +94,7 @@ def report(report):
     across = min(3, len(rows))
     down = -(-len(rows) // across)
     figure, axes = plt.subplots(down, across, figsize=(1.1 + 2.1 * across, 2.6 * down), squeeze=False)
-    for ax in axes.flat[len(rows):]:
+    for ax in axes.flat[len(rows) :]:
         ax.axis("off")
     for ax, row in zip(axes.flat, rows, strict=False):
         order = eigen_order(row.similarity)
@@ -169,16 +171,19 @@ def movie(draw, frames, *, name, alt, unit="frame", figsize=(4.6, 4.2), dpi=100,
         data = base64.b64encode(buffer.getvalue()).decode()
         label = html.escape(f"{unit} {frame}")
         marks = (' class="invert-dark"' if invert_dark else "") + ("" if k == last else " hidden")
-        pictures.append(f'<img src="data:image/webp;base64,{data}" alt="{html.escape(alt)} ({label})"'
-                        f' data-label="{label}"{marks}>')
+        pictures.append(
+            f'<img src="data:image/webp;base64,{data}" alt="{html.escape(alt)} ({label})" data-label="{label}"{marks}>'
+        )
     element = f"movie-{name}"
-    script = (f"(() => {{ const f = document.getElementById('{element}'), p = f.querySelectorAll('img');"
-              "f.querySelector('input').addEventListener('input', e => { p.forEach((i, k) => {"
-              " i.hidden = k != e.target.value; });"
-              " f.querySelector('output').textContent = p[e.target.value].dataset.label; }); })();")
+    script = (
+        f"(() => {{ const f = document.getElementById('{element}'), p = f.querySelectorAll('img');"
+        "f.querySelector('input').addEventListener('input', e => { p.forEach((i, k) => {"
+        " i.hidden = k != e.target.value; });"
+        " f.querySelector('output').textContent = p[e.target.value].dataset.label; }); })();"
+    )
     return HTML(
         f'<figure class="fl-movie" id="{element}">{"".join(pictures)}'
-        f'<label><output>{html.escape(f"{unit} {frames[-1]}")}</output>'
+        f"<label><output>{html.escape(f'{unit} {frames[-1]}')}</output>"
         f'<input type="range" min="0" max="{last}" value="{last}" aria-label="{html.escape(unit)}"></label>'
         f"<script>{script}</script></figure>"
     )

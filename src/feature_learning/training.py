@@ -58,8 +58,20 @@ def _activation_statistics(model, x):
     return rows
 
 
-def train(model, x, y, *, n_steps, step_size=1e-3, optimiser="adam", test=None, record_every=1, snapshot_every=None,
-          max_gradient_norm=None, activation_statistics=False):
+def train(
+    model,
+    x,
+    y,
+    *,
+    n_steps,
+    step_size=1e-3,
+    optimiser="adam",
+    test=None,
+    record_every=1,
+    snapshot_every=None,
+    max_gradient_norm=None,
+    activation_statistics=False,
+):
     """Train on the whole data set at once, by the mean squared error, and record what happens.
 
     Parameters
@@ -137,8 +149,13 @@ def train(model, x, y, *, n_steps, step_size=1e-3, optimiser="adam", test=None, 
     except KeyboardInterrupt:
         pass
     series, snapshots = (stack(part) for part in (rows, copies))
-    settings = {"n_steps": n_steps, "step_size": step_size, "optimiser": optimiser, "n": len(x),
-                "max_gradient_norm": max_gradient_norm}
+    settings = {
+        "n_steps": n_steps,
+        "step_size": step_size,
+        "optimiser": optimiser,
+        "n": len(x),
+        "max_gradient_norm": max_gradient_norm,
+    }
     return History(series.pop("steps"), series, snapshots.pop("steps"), snapshots, settings, finished)
 
 
@@ -178,8 +195,10 @@ def _together(models, x, y):
             alone = model(x[k] if axes[0] == 0 else x)
             close = math.sqrt(torch.finfo(alone.dtype).eps) * alone.nan_to_num().abs().max().item()
             if not torch.allclose(alone, output, rtol=0, atol=close, equal_nan=True):
-                raise ValueError("models that print alike must compute the same function of their parameters; two of "
-                                 f"the models that print as {base} do not")
+                raise ValueError(
+                    "models that print alike must compute the same function of their parameters; two of "
+                    f"the models that print as {base} do not"
+                )
     # traced once: a step is then a list of tensor operations, without what vmap and grad cost in Python
     traced = make_fx(vmap(grad_and_value(loss), in_dims=(0, 0, *axes)))(*split(), x, y)
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
@@ -194,8 +213,19 @@ def _together(models, x, y):
     return parameters, gradients, many
 
 
-def train_ensemble(models, x, y, *, n_steps, step_size=1e-3, optimiser="adam", test=None, record_every=1,
-                   snapshot_every=None, max_gradient_norm=None):
+def train_ensemble(
+    models,
+    x,
+    y,
+    *,
+    n_steps,
+    step_size=1e-3,
+    optimiser="adam",
+    test=None,
+    record_every=1,
+    snapshot_every=None,
+    max_gradient_norm=None,
+):
     """Train many copies of a network at once: what `train` does for each of them, in a fraction of the time.
 
     The copies' parameters are stacked along a first axis; torch.func's vmap and grad turn the loss of one network into
@@ -237,8 +267,10 @@ def train_ensemble(models, x, y, *, n_steps, step_size=1e-3, optimiser="adam", t
     signatures = [{k: (tuple(p.shape), str(p.dtype), str(p.device)) for k, p in m.named_parameters()} for m in models]
     for i, (model, signature) in enumerate(zip(models, signatures, strict=True)):
         if signature != signatures[0]:
-            raise ValueError(f"models must agree in their parameters' names, shapes, dtypes and devices; got "
-                             f"{signatures[0]} in model 0 and {signature} in model {i}")
+            raise ValueError(
+                f"models must agree in their parameters' names, shapes, dtypes and devices; got "
+                f"{signatures[0]} in model 0 and {signature} in model {i}"
+            )
         groups.setdefault(repr(model), []).append(i)
     x, y = _tensors(models[0], x, y, ("x", "y"), len(models))
     test = None if test is None else _tensors(models[0], *test, ("test[0]", "test[1]"), len(models))
@@ -247,8 +279,10 @@ def train_ensemble(models, x, y, *, n_steps, step_size=1e-3, optimiser="adam", t
     record = set(recording_steps("record_every", record_every, n_steps).tolist())
     keep = set(recording_steps("snapshot_every", snapshot_every, n_steps).tolist())
     own = [lambda d, index=index: d[index] if d.ndim == 3 else d for index in groups.values()]
-    stacks = [_together([models[i] for i in index], take(x), take(y))
-              for index, take in zip(groups.values(), own, strict=True)]
+    stacks = [
+        _together([models[i] for i in index], take(x), take(y))
+        for index, take in zip(groups.values(), own, strict=True)
+    ]
     back = np.argsort(np.concatenate(list(groups.values())))
 
     def gather(parts):  # one tensor from each group -> one array, in the order of `models`
@@ -257,8 +291,9 @@ def train_ensemble(models, x, y, *, n_steps, step_size=1e-3, optimiser="adam", t
     def test_losses(parameters, forward, take):
         return ((forward(parameters, take(test[0])) - take(test[1])) ** 2).mean((1, 2))
 
-    engine = OPTIMISERS[optimiser]([p for parameters, _, _ in stacks for p in parameters.values() if p.requires_grad],
-                                   lr=step_size)
+    engine = OPTIMISERS[optimiser](
+        [p for parameters, _, _ in stacks for p in parameters.values() if p.requires_grad], lr=step_size
+    )
     rows, copies, last, bound = [], [], None, None
     finished, mean_square = False, (y**2).mean((-2, -1)).cpu().numpy()
     try:
@@ -281,7 +316,8 @@ def train_ensemble(models, x, y, *, n_steps, step_size=1e-3, optimiser="adam", t
                 rows.append({"steps": step, "loss": values, "gradient_norm": gather(norms)})
                 if test is not None:
                     rows[-1]["test_loss"] = gather(
-                        test_losses(p, f, take) for (p, _, f), take in zip(stacks, own, strict=True))
+                        test_losses(p, f, take) for (p, _, f), take in zip(stacks, own, strict=True)
+                    )
             if step in keep:
                 copies.append({"steps": step} | {k: gather(p[k] for p, _, _ in stacks) for k in signatures[0]})
             if step < n_steps:
@@ -301,6 +337,12 @@ def train_ensemble(models, x, y, *, n_steps, step_size=1e-3, optimiser="adam", t
                     for name, p in models[i].named_parameters():
                         p.copy_(parameters[name][k])
     series, snapshots = (stack(part) for part in (rows, copies))
-    settings = {"n_steps": n_steps, "step_size": step_size, "optimiser": optimiser, "n": x.shape[-2],
-                "max_gradient_norm": max_gradient_norm, "copies": len(models)}
+    settings = {
+        "n_steps": n_steps,
+        "step_size": step_size,
+        "optimiser": optimiser,
+        "n": x.shape[-2],
+        "max_gradient_norm": max_gradient_norm,
+        "copies": len(models),
+    }
     return History(series.pop("steps"), series, snapshots.pop("steps"), snapshots, settings, finished)

@@ -46,8 +46,14 @@ def in_turn(benchmark, ours, other, unit, goal, **notes):
     ours(), other()
     benchmark.pedantic(lambda: mine.append(ours()), setup=lambda: theirs.append(other()), rounds=ROUNDS)
     a, b = statistics.median(mine), statistics.median(theirs)
-    benchmark.extra_info |= {"measured": a / b, "goal": goal, "unit": unit, "ours": f"{a * 1e3:.3f} ms",
-                             "theirs": f"{b * 1e3:.3f} ms", **notes}
+    benchmark.extra_info |= {
+        "measured": a / b,
+        "goal": goal,
+        "unit": unit,
+        "ours": f"{a * 1e3:.3f} ms",
+        "theirs": f"{b * 1e3:.3f} ms",
+        **notes,
+    }
 
 
 @pytest.mark.parametrize("n, d, particles", SIZES)
@@ -89,12 +95,15 @@ def test_step_against_its_parts(benchmark, n, d, particles):
     hidden, out, noise = np.empty((particles, n), "f4"), np.empty_like(x), np.empty((particles, d + 2), "f4")
 
     def parts():
-        return sum(best_of(f) for f in (
-            lambda: np.matmul(x, z.T, out=hidden),
-            lambda: np.tanh(hidden, out=hidden),
-            lambda: np.matmul(hidden, z, out=out),
-            lambda: rng.standard_normal(out=noise, dtype="float32"),
-        ))
+        return sum(
+            best_of(f)
+            for f in (
+                lambda: np.matmul(x, z.T, out=hidden),
+                lambda: np.tanh(hidden, out=hidden),
+                lambda: np.matmul(hidden, z, out=out),
+                lambda: rng.standard_normal(out=noise, dtype="float32"),
+            )
+        )
 
     in_turn(benchmark, lambda: fit(n, d, particles, steps_for(n, particles)), parts, "x the parts", 1.25)
 
@@ -110,8 +119,17 @@ def test_memory_of_a_million_particles(benchmark):
     def step():
         noise = rng.standard_normal(particles.shape, dtype="float32")
         with mfld._threads(len(blocks)) as team:
-            mfld.langevin_step(particles, inputs, labels, noise, step_size=0.2, temperature=1e-4, weight_decay=0.1,
-                               blocks=blocks, parallel=team.map)
+            mfld.langevin_step(
+                particles,
+                inputs,
+                labels,
+                noise,
+                step_size=0.2,
+                temperature=1e-4,
+                weight_decay=0.1,
+                blocks=blocks,
+                parallel=team.map,
+            )
 
     def traced():
         tracemalloc.start()
@@ -150,8 +168,13 @@ def test_many_runs_against_one_after_another(benchmark, n, d, particles, count):
         function()
         return time.perf_counter() - start
 
-    in_turn(benchmark, lambda: timed(lambda: mfld.fit_many(models(), X, y)),
-            lambda: timed(lambda: [m.fit(X, y) for m in models()]), "x one by one", 1.0)
+    in_turn(
+        benchmark,
+        lambda: timed(lambda: mfld.fit_many(models(), X, y)),
+        lambda: timed(lambda: [m.fit(X, y) for m in models()]),
+        "x one by one",
+        1.0,
+    )
 
 
 def test_one_run_on_a_gpu(benchmark):

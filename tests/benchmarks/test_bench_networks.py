@@ -47,7 +47,9 @@ def test_ensemble_against_a_loop(benchmark, one_thread):
 
     benchmark.pedantic(train_ensemble, setup=setup, rounds=7)
     benchmark.extra_info |= {
-        "goal": 10, "at_least": True, "unit": "x faster than a loop",
+        "goal": 10,
+        "at_least": True,
+        "unit": "x faster than a loop",
         "measured": float(np.median(loop) / benchmark.stats.stats.median),
     }
 
@@ -58,12 +60,17 @@ def test_phase_diagram(benchmark):
     gammas, primes = np.linspace(0.5, 2, 13)[:, None], np.linspace(-1, 1, 9)
 
     def grid():
-        jobs = (delayed(flow.gradient_flow)(x, y, width=m, gamma=gammas, gamma_prime=primes, seed=seed)
-                for m, seed in product((1024, 256, 64), (0, 1)))
+        jobs = (
+            delayed(flow.gradient_flow)(x, y, width=m, gamma=gammas, gamma_prime=primes, seed=seed)
+            for m, seed in product((1024, 256, 64), (0, 1))
+        )
         return Parallel(n_jobs=2)(jobs)
 
     runs = benchmark.pedantic(grid, rounds=1, warmup_rounds=0)
     lost = sum(int((~run["converged"]).sum()) for run in runs)
     benchmark.extra_info |= {
-        "goal": 60, "measured": benchmark.stats.stats.median, "unit": "s", "not converged": f"{lost} of 702",
+        "goal": 60,
+        "measured": benchmark.stats.stats.median,
+        "unit": "s",
+        "not converged": f"{lost} of 702",
     }
