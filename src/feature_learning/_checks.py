@@ -1,21 +1,26 @@
 """Checks of arguments: each says which argument, what came and what is allowed, before any work is done."""
 
+import math
 import numbers
 
 import numpy as np
 
 
 def number(name, value, low=None, high=None, *, integer=False, open_low=False):
-    """Return `value` if it is a finite real (or whole) number within its bounds, else raise ValueError."""
-    kind = numbers.Integral if integer else numbers.Real
+    """Return `value` as a plain float (or int) if it is finite and within its bounds, else raise ValueError."""
+    kind, plain = (numbers.Integral, int) if integer else (numbers.Real, float)
     what = "a whole number" if integer else "a number"
     bounds = [f"{'>' if open_low else '>='} {low}"] if low is not None else []
     bounds += [f"<= {high}"] if high is not None else []
-    good = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and abs(value) < np.inf
+    try:
+        good = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+    except OverflowError:  # a whole number too large for a float
+        good = False
     good = good and (low is None or (value > low if open_low else value >= low))
     if not (good and (high is None or value <= high)):
-        raise ValueError(f"{name} must be {' '.join([what, ' and '.join(bounds)]).strip()}; got {value!r}")
-    return value
+        shown = repr(value) if not isinstance(value, int) or abs(value) < 10**100 else "a whole number above 10^100"
+        raise ValueError(f"{name} must be {' '.join([what, ' and '.join(bounds)]).strip()}; got {shown}")
+    return plain(value)
 
 
 def choice(name, value, allowed):
@@ -42,3 +47,20 @@ def finite(name, array):
     if bad:
         raise ValueError(f"{name} must hold finite numbers only; {bad} of {array.size} are NaN or infinite")
     return array
+
+
+def real(name, values):
+    """Return `values` as float64, whatever holds them, if all are finite real numbers, else raise ValueError."""
+    if hasattr(values, "detach"):  # a torch tensor, maybe of a type that NumPy lacks
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must have no masked entries; got {np.ma.count_masked(values)}: fill or drop them")
+    try:
+        array = np.asarray(values)
+    except ValueError as why:
+        raise ValueError(f"{name} must be an array of numbers; got rows of unequal length ({why})") from why
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold real numbers; got dtype {array.dtype}")
+    with np.errstate(over="ignore"):  # of a longer float: infinite here, and refused
+        return finite(name, array.astype(float))
