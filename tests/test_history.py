@@ -1,12 +1,14 @@
 """The record of a run: saving, loading, and the steps at which to record."""
 
 import json
+import signal
+import threading
 
 import numpy as np
 import pytest
 
 from feature_learning import History, data, mfld, networks, training
-from feature_learning.history import recording_steps, stack
+from feature_learning.history import Recorder, recording_steps, stack
 
 
 def example():
@@ -117,3 +119,159 @@ def test_stack():
     stacked = stack(rows)
     assert stacked["steps"].tolist() == [0, 5] and stacked["w"].shape == (2, 2, 3)
     assert list(stack([])) == ["steps"] and len(stack([])["steps"]) == 0
+
+
+# ------------------------------------------------------------------------------------------------ the recorder
+def several():
+    """The record of three runs: losses and parameters of their own, a temperature for all."""
+    recorder = Recorder(4, 2, [0, 4])
+    with recorder:
+        for step in range(5):
+            if recorder.records(step):
+                recorder.record(step, loss=np.arange(3) + step, temperature=1 / (1 + step))
+            if recorder.copies(step):
+                recorder.copy(step, w=np.full((3, 2), [[step], [step + 1], [step + 2]]))
+    return recorder.history({"step_size": 0.1, "copies": 3})
+
+
+def test_recorder_keeps_what_was_asked_for():
+    history = several()
+    assert history.steps.tolist() == [0, 2, 4] and history.snapshot_steps.tolist() == [0, 4]
+    assert history.series["loss"].tolist() == [[0, 1, 2], [2, 3, 4], [4, 5, 6]]
+    assert history.series["temperature"].tolist() == [1, 1 / 3, 1 / 5] and history.snapshots["w"].shape == (2, 3, 2)
+    assert history.finished is True and history.settings == {"step_size": 0.1, "copies": 3}
+
+
+def test_recorder_takes_copies_and_any_name():
+    recorder, w = Recorder(1, 1, 1), np.zeros(2)
+    with recorder:
+        for step in range(2):
+            recorder.record(step, w=w)
+            recorder.copy(step, step=w, self=w, **{"0.weight": w[::-1]})
+            w += 1
+    history = recorder.history({})
+    for values in (history.series["w"], *history.snapshots.values()):
+        assert values.tolist() == [[0, 0], [1, 1]]
+    assert list(history.snapshots) == ["step", "self", "0.weight"]
+
+
+def test_one_run_of_several():
+    history = several()
+    for k in range(3):
+        one = history.run(k)
+        assert one.series["loss"].tolist() == [k, 2 + k, 4 + k] and one.snapshots["w"].tolist() == [
+            [k] * 2,
+            [4 + k] * 2,
+        ]
+        assert one.series["temperature"].tolist() == [1, 1 / 3, 1 / 5] and one.finished is True
+        assert one.steps.tolist() == [0, 2, 4] and one.settings == {"step_size": 0.1}
+    with pytest.raises(ValueError, match="k must be a whole number >= 0 and <= 2; got 3"):
+        history.run(3)
+    with pytest.raises(ValueError, match=r"losses of shape \(T, R\); got shape \(3,\)"):
+        example().run(0)
+    empty = Recorder(4)
+    with empty:
+        raise KeyboardInterrupt
+    assert empty.history({}).run(2).series == {} and empty.history({}).run(2).finished is False
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_ctrl_c_waits_for_the_end_of_the_step(moment):
+    """A real signal in step 3, before or after its row: the step is done in full, and the old handler is back."""
+    recorder, done = Recorder(9), []
+    with recorder:
+        for step in range(10):
+            recorded = recorder.records(step)
+            if step == 3 and moment == "before":
+                signal.raise_signal(signal.SIGINT)
+            if recorded:
+                recorder.record(step, loss=0.0)
+            if step == 3 and moment == "after":
+                signal.raise_signal(signal.SIGINT)
+            done.append(step)
+    history = recorder.history({})
+    assert done == history.steps.tolist() == [0, 1, 2, 3] and history.finished is False
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_ends_the_step_too():
+    recorder = Recorder(9)
+    with recorder:
+        for step in range(10):
+            if recorder.records(step):
+                recorder.record(step, loss=0.0)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+    assert recorder.history({}).steps.tolist() == [0] and recorder.history({}).finished is False
+
+
+def test_ctrl_c_while_the_rows_are_stacked_loses_no_finished_run(monkeypatch):
+    def interrupted(*arguments, **settings):
+        signal.raise_signal(signal.SIGINT)
+        return array(*arguments, **settings)
+
+    recorder, array = Recorder(3), np.array
+    with recorder:
+        for step in range(4):
+            if recorder.records(step):
+                recorder.record(step, loss=step)
+        monkeypatch.setattr(np, "array", interrupted)
+    monkeypatch.undo()
+    history = recorder.history({})
+    assert history.finished is True and history.series["loss"].tolist() == [0, 1, 2, 3]
+
+
+def test_ctrl_c_in_another_thread_or_under_a_foreign_handler_changes_no_handler():
+    def loop():
+        with Recorder(3) as recorder:
+            handlers.append(signal.getsignal(signal.SIGINT))
+            recorder.records(0)
+
+    handlers, mine = [], lambda *_: None
+    thread = threading.Thread(target=loop)
+    thread.start()
+    thread.join()
+    old = signal.signal(signal.SIGINT, mine)
+    try:
+        loop()
+        assert signal.getsignal(signal.SIGINT) is mine
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert handlers == [signal.default_int_handler, mine]
+
+
+def test_other_errors_come_out_and_the_handler_is_back():
+    with pytest.raises(ZeroDivisionError), Recorder(3):
+        1 / 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_divergence_is_judged_against_the_first_losses():
+    one = Recorder(3, bound=lambda first: 10 * first)
+    assert not one.diverged(2.0) and one.last == 2
+    assert not one.diverged(20.0) and one.last == 20
+    for loss in (20.5, np.inf, np.nan):
+        assert one.diverged(loss) and one.last == 20
+    many = Recorder(3, bound=lambda first: 10 * np.maximum(first, 1))
+    assert many.diverged(np.array([0.5, 2])).tolist() == [False, False]
+    assert many.diverged(np.array([11, 19])).tolist() == [True, False] and many.last.tolist() == [0.5, 2]
+    assert Recorder(3).diverged([1, np.nan, 1e300]).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"n_steps": -1}, "n_steps must be a whole number >= 0; got -1"),
+        ({"record_every": 0}, "record_every must be None, a whole number >= 1, or steps from 0 to 5; got 0"),
+        ({"snapshot_every": [6]}, r"snapshot_every must be .* steps from 0 to 5; got \[6\]"),
+    ],
+)
+def test_recorder_checks_its_arguments(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Recorder(**({"n_steps": 5} | settings))
+
+
+def test_small_integer_types_count_in_full():
+    for n_steps in (np.int8(127), np.uint8(255), np.int16(32767)):
+        recorder = Recorder(n_steps, np.int8(100))
+        assert recorder.records(int(n_steps)) and recorder.copies(0)

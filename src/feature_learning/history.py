@@ -1,9 +1,14 @@
-"""One plain record of a run, the same for networks and for particles."""
+"""One plain record of a run, the same for networks and for particles, and what every loop needs to make it."""
 
 import json
+import reprlib
+import signal
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from ._checks import number
 
 
 @dataclass
@@ -62,6 +67,137 @@ class History:
             }
             return cls(file["steps"], parts["series"], file["snapshot_steps"], parts["snapshots"], **meta)
 
+    def run(self, k):
+        """One run of a record of several, whose arrays have an axis for the runs after that of the steps.
+
+        Parameters
+        ----------
+        k : int
+            The run's number, from 0 on.
+
+        Returns
+        -------
+        History
+            Series of shape (T, ...) and snapshots of shape (S, ...), views of this record's. A series without a second
+            axis belongs to all runs. The settings are the same but for "copies".
+
+        Raises
+        ------
+        ValueError
+            If the losses have no axis for runs, or there is no run k.
+        """
+        shape = np.shape(self.series["loss"]) if self.series else (0, k + 1)  # interrupted before the first record
+        if len(shape) != 2:
+            raise ValueError(f"run needs a record of several runs, losses of shape (T, R); got shape {shape}")
+        k = number("k", k, 0, shape[1] - 1, integer=True)
+        series, snapshots = (
+            {name: v[:, k] if v.ndim > 1 else v for name, v in part.items()} for part in (self.series, self.snapshots)
+        )
+        settings = {name: v for name, v in self.settings.items() if name != "copies"}
+        return History(self.steps, series, self.snapshot_steps, snapshots, settings, self.finished)
+
+
+class Recorder:
+    """What every loop over steps needs to become a `History`: when to record and to copy, Ctrl-C, divergence.
+
+    The loop runs inside `with recorder:`. Ctrl-C ends it quietly before the next step, so that no step, row or copy is
+    left half done; the record then says that it is not finished. A second Ctrl-C ends it at once.
+
+    Parameters
+    ----------
+    n_steps : int
+        The loop goes through 0, 1, ..., n_steps; step 0 is before training.
+    record_every, snapshot_every : None, int or sequence of int
+        When to record a row of the series, when to copy arrays: see `recording_steps`.
+    bound : callable, optional
+        Takes the first losses that `diverged` sees; returns the largest that it lets pass later on.
+
+    Attributes
+    ----------
+    last : ndarray or None
+        The last losses that had not diverged.
+
+    Raises
+    ------
+    ValueError
+        If n_steps, record_every or snapshot_every is out of its range.
+
+    Examples
+    --------
+    >>> recorder = Recorder(4, record_every=2)
+    >>> with recorder:
+    ...     for step in range(5):
+    ...         if recorder.records(step):
+    ...             recorder.record(step, loss=1 / (1 + step))
+    >>> recorder.history({"step_size": 0.1}).steps
+    array([0, 2, 4])
+    """
+
+    def __init__(self, n_steps, record_every=1, snapshot_every=None, *, bound=None):
+        n_steps = number("n_steps", n_steps, 0, integer=True)
+        self._record_at = frozenset(recording_steps("record_every", record_every, n_steps).tolist())
+        self._copy_at = frozenset(recording_steps("snapshot_every", snapshot_every, n_steps).tolist())
+        self._rows, self._copies, self._stacked = [], [], None
+        self._bound, self._limit, self.last = bound, None, None
+        self._asked, self._finished, self._handler = False, False, None
+
+    def __enter__(self):
+        # signals reach the main thread only; whoever has a handler of his own keeps it
+        if threading.current_thread() is threading.main_thread():
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self._handler = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def _ask(self, *_):
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def __exit__(self, kind, *_):
+        if self._handler:  # nothing disturbs the stacking
+            signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            if kind is None or issubclass(kind, KeyboardInterrupt):
+                self._finished = kind is None
+                self._stacked = _stack(self._rows), _stack(self._copies)
+                return True
+        finally:
+            if self._handler:
+                signal.signal(signal.SIGINT, self._handler)
+
+    def records(self, step):
+        """Whether to record this step; the loop asks once a step, and ends here if Ctrl-C was pressed."""
+        if self._asked:
+            raise KeyboardInterrupt
+        return step in self._record_at
+
+    def copies(self, step):
+        """Whether to copy arrays at this step."""
+        return step in self._copy_at
+
+    def record(self, step, /, **values):
+        """Append a row to the series: numbers, or arrays of one shape for all steps. Copies are taken."""
+        self._rows.append((step, {name: np.array(value) for name, value in values.items()}))
+
+    def copy(self, step, /, **arrays):
+        """Append copies of arrays to the snapshots."""
+        self._copies.append((step, {name: np.array(value) for name, value in arrays.items()}))
+
+    def diverged(self, loss):
+        """Which losses are not finite or above the bound that the first ones set: booleans of the shape of `loss`."""
+        loss = np.array(loss, dtype=float)
+        if self._limit is None:
+            self._limit = np.inf if self._bound is None else self._bound(loss)
+        bad = ~(np.isfinite(loss) & (loss <= self._limit))
+        if not bad.any():
+            self.last = loss
+        return bad
+
+    def history(self, settings):
+        """What was recorded, once the loop is left."""
+        (steps, series), (snapshot_steps, snapshots) = self._stacked
+        return History(steps, series, snapshot_steps, snapshots, settings, self._finished)
+
 
 def recording_steps(name, every, n_steps):
     """Turn `every` (None, an int, or the steps themselves) into a sorted array of steps in 0..n_steps.
@@ -71,11 +207,23 @@ def recording_steps(name, every, n_steps):
     if every is None:
         return np.unique([0, n_steps])
     if isinstance(every, (int, np.integer)) and not isinstance(every, bool) and every >= 1:
-        return np.unique(np.append(np.arange(0, n_steps + 1, every), n_steps))
-    steps = np.asarray(every)
-    if steps.ndim != 1 or steps.size == 0 or steps.dtype.kind not in "iu" or steps.min() < 0 or steps.max() > n_steps:
-        raise ValueError(f"{name} must be None, a whole number >= 1, or steps from 0 to {n_steps}; got {every!r}")
+        return np.unique(np.append(np.arange(0, n_steps + 1, min(int(every), n_steps + 1)), n_steps))
+    try:
+        steps = np.asarray(every)
+        good = steps.ndim == 1 and steps.size > 0 and steps.dtype.kind in "iu"
+        good = good and steps.min() >= 0 and steps.max() <= n_steps
+    except ValueError:  # rows of unequal length
+        good = False
+    if not good:
+        shown = reprlib.repr(every)
+        raise ValueError(f"{name} must be None, a whole number >= 1, or steps from 0 to {n_steps}; got {shown}")
     return np.unique(steps)
+
+
+def _stack(rows):
+    """Turn a list of (step, dict) with equal keys into the steps and one dict of arrays."""
+    steps = np.array([step for step, _ in rows], dtype=int)
+    return steps, {name: np.array([values[name] for _, values in rows]) for name in (rows[0][1] if rows else ())}
 
 
 def stack(rows):
