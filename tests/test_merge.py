@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from feature_learning import condensation as c
 from feature_learning import networks
+from feature_learning.condensation import input_vectors
+from feature_learning.merging import merge
 
 EXACT = 1e-12  # float64 rounding of sums of a few dozen products of size one, with room
 
@@ -61,7 +62,7 @@ def test_multiples_of_one_direction_merge_without_loss(sizes, bias):
             model[0].weight[:4], model[0].weight[4:] = model[0].weight[:4].abs(), -model[0].weight[4:].abs()
     x = points(sizes[0], rng)
     before = copy.deepcopy(model.state_dict())
-    smaller, bound = c.merge(model, threshold=0.9999999)
+    smaller, bound = merge(model, threshold=0.9999999)
     difference = np.abs(answers(smaller, x) - answers(model, x)) / sizes_of(x)[:, None]
     assert hidden(model) == [4 * s for s in sizes[1:-1]] and difference.max() < EXACT and bound < 1e-6
     assert hidden(smaller) == list(sizes[1:-1])
@@ -73,7 +74,7 @@ def test_opposite_neurons_stay_apart():
     with torch.no_grad():
         model[0].weight[:, 0] = torch.tensor([1.0, -1.0])
         model[2].weight[0] = torch.tensor([1.0, 1.0])  # |x|
-    smaller, bound = c.merge(model, threshold=0)
+    smaller, bound = merge(model, threshold=0)
     x = np.array([[-2.0], [3.0]])
     assert hidden(smaller) == [2] and bound < EXACT
     np.testing.assert_allclose(answers(smaller, x), [[2], [3]], atol=EXACT)
@@ -82,15 +83,15 @@ def test_opposite_neurons_stay_apart():
 def test_nothing_to_merge_leaves_the_neurons_as_they_are():
     rng = np.random.default_rng(1)
     model = network((3, 6, 2), rng, copies=1)
-    smaller, bound = c.merge(model, threshold=0.999)
-    old, new = (c.input_vectors(m[0]) for m in (model, smaller))
+    smaller, bound = merge(model, threshold=0.999)
+    old, new = (input_vectors(m[0]) for m in (model, smaller))
     assert hidden(smaller) == [6] and bound < EXACT
     np.testing.assert_allclose(new, old[np.argmin(((new[:, None] - old) ** 2).sum(2), axis=1)], atol=EXACT)
 
 
 def test_merging_twice_is_merging_once():
-    smaller, _ = c.merge(network((3, 5, 4, 2), np.random.default_rng(2)))
-    again, bound = c.merge(smaller)
+    smaller, _ = merge(network((3, 5, 4, 2), np.random.default_rng(2)))
+    again, bound = merge(smaller)
     assert hidden(again) == hidden(smaller) == [5, 4] and bound < 1e-10
 
 
@@ -99,7 +100,7 @@ def test_opposite_output_weights_cancel():
     with torch.no_grad():
         model[0].weight[:] = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
         model[2].weight[0] = torch.tensor([3.0, -1.0])
-    smaller, _ = c.merge(model)
+    smaller, _ = merge(model)
     assert hidden(smaller) == [1] and abs(answers(smaller, np.array([[5.0, 7.0]]))).max() < EXACT
 
 
@@ -107,7 +108,7 @@ def test_a_neuron_grows_as_its_group():
     model = networks.fully_connected([1, 2, 1], "relu")
     with torch.no_grad():
         model[0].weight[:, 0], model[2].weight[0] = torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.0])
-    smaller, _ = c.merge(model)
+    smaller, _ = merge(model)
     np.testing.assert_allclose([smaller[0].weight.item(), smaller[2].weight.item()], [5, 5], rtol=1e-14)
 
 
@@ -116,7 +117,7 @@ def test_loud_neurons_count_more_in_the_mean():
     with torch.no_grad():
         model[0].weight[:] = torch.tensor([[1, 0.125], [2, -0.125]])
         model[2].weight[0] = torch.tensor([-3.0, 1.0])
-    smaller, _ = c.merge(model, threshold=0.98)
+    smaller, _ = merge(model, threshold=0.98)
     mean = smaller[0].weight.detach().numpy()[0]
     np.testing.assert_allclose(mean / mean[0], [1, (3 * 0.125 - 0.125) / (3 * 1 + 2)], rtol=1e-12)
 
@@ -131,7 +132,7 @@ def test_dead_neurons_are_dropped():
         model[0].weight[2], model[0].bias[2] = 0, 2  # constant: to be kept
         model[2].weight[:, 3] = 0  # nothing reads it
     x = points(3, rng)
-    smaller, bound = c.merge(model)
+    smaller, bound = merge(model)
     assert hidden(smaller) == [4] and bound < EXACT
     np.testing.assert_allclose(answers(smaller, x), answers(model, x), rtol=EXACT, atol=EXACT)
 
@@ -143,7 +144,7 @@ def test_after_a_relu_negative_weights_are_dead_too():
         for layer in (model[0], model[2]):
             layer.weight[0], layer.bias[0] = -1, -1
     x = points(3, rng)
-    smaller, _ = c.merge(model)
+    smaller, _ = merge(model)
     assert hidden(smaller) == [6, 4]  # in the first layer -1 is a direction as any other
     np.testing.assert_allclose(answers(smaller, x), answers(model, x), rtol=EXACT, atol=EXACT)
 
@@ -152,7 +153,7 @@ def test_a_network_of_dead_neurons_keeps_one():
     model = networks.fully_connected([2, 3, 4, 1], "relu", output_bias=True)
     with torch.no_grad():
         model[4].bias[:] = 7
-    smaller, bound = c.merge(model)
+    smaller, bound = merge(model)
     assert hidden(smaller) == [1, 1] and bound == 0
     np.testing.assert_array_equal(answers(smaller, np.ones((2, 2))), 7)
 
@@ -161,7 +162,7 @@ def test_tiny_weights_do_not_become_nan():
     model = networks.fully_connected([1, 3, 1], "relu")
     with torch.no_grad():
         model[0].weight[:, 0], model[2].weight[0] = torch.tensor([1e-200, 2e-200, 1]), torch.tensor([1e-200, 1, 2])
-    smaller, bound = c.merge(model)
+    smaller, bound = merge(model)
     assert np.isfinite(bound) and answers(smaller, np.ones((1, 1))) == 2
 
 
@@ -172,7 +173,7 @@ def test_the_bound_holds(sizes, threshold):
     for seed in range(5):
         rng = np.random.default_rng(seed)
         model, x = network(sizes, rng, noise=0.1), points(sizes[0], rng, 2000)
-        smaller, bound = c.merge(model, threshold=threshold)
+        smaller, bound = merge(model, threshold=threshold)
         change = np.linalg.norm(answers(smaller, x) - answers(model, x), axis=1) / sizes_of(x)
         assert hidden(smaller) < hidden(model) and 0 < change.max() <= bound
 
@@ -184,7 +185,7 @@ def test_the_bound_is_reached():
     with torch.no_grad():
         model[0].weight[:] = torch.tensor([[1, t], [1, -t]])
         model[2].weight[0] = torch.tensor([1.0, -1.0])
-    smaller, bound = c.merge(model, threshold=0.99)
+    smaller, bound = merge(model, threshold=0.99)
     far = np.array([[1e6, 1e6]])
     change = abs(answers(smaller, far) - answers(model, far)).item() / np.sqrt(2e12 + 1)
     assert hidden(smaller) == [1] and bound == pytest.approx(2 * t, rel=1e-3)
@@ -199,7 +200,7 @@ def test_the_bound_carries_what_other_layers_do():
         model[2].weight[:] = torch.tensor([[1, t], [1, -t]])
         model[4].weight[0], model[4].bias[0] = torch.tensor([1.0, -1.0]), 1.0
         model[6].weight[0] = 5
-    _, bound = c.merge(model, threshold=0.99)
+    _, bound = merge(model, threshold=0.99)
     assert bound == pytest.approx(10 * 2 * t * 5, rel=1e-3)
 
 
@@ -209,7 +210,7 @@ def test_every_pair_of_a_group_is_close():
     with torch.no_grad():
         model[0].weight[:] = torch.tensor(np.c_[np.cos(angles), np.sin(angles)])
         model[2].weight[0] = 1
-    smaller, _ = c.merge(model, threshold=np.cos(np.radians(10.5)))
+    smaller, _ = merge(model, threshold=np.cos(np.radians(10.5)))
     assert 6 <= hidden(smaller)[0] <= 12  # single linkage would make it one
 
 
@@ -218,7 +219,7 @@ def test_float32_and_names_and_no_global_random_numbers():
     rng = np.random.default_rng(5)
     model = network((3, 5, 2), rng, dtype=torch.float32)
     state = torch.get_rng_state()
-    smaller, _ = c.merge(model)
+    smaller, _ = merge(model)
     assert torch.equal(state, torch.get_rng_state())
     assert {p.dtype for p in smaller.parameters()} == {torch.float32} and hidden(smaller) == [5]
     assert smaller[0].in_features == 3 and smaller[2].in_features == 5 and "out_features=5" in repr(smaller)
@@ -227,7 +228,7 @@ def test_float32_and_names_and_no_global_random_numbers():
 
 
 def test_the_smaller_network_trains():
-    smaller, _ = c.merge(network((3, 5, 1), np.random.default_rng(6)))
+    smaller, _ = merge(network((3, 5, 1), np.random.default_rng(6)))
     smaller(torch.ones(1, 3, dtype=torch.float64)).sum().backward()
     assert all(p.is_leaf and p.grad is not None and p.grad.shape == p.shape for p in smaller.parameters())
 
@@ -241,7 +242,7 @@ def test_linear_layers_in_a_row_are_left_alone():
         first.weight[:], first.bias[:] = torch.tensor([[-1.0, -2, -3], [1, 2, 3], [0, 1, -1]]), -1.0
     model = nn.Sequential(nn.ReLU(), first, *parts, nn.ReLU())
     x = points(3, rng)
-    smaller, _ = c.merge(model)
+    smaller, _ = merge(model)
     assert hidden(smaller) == [3, 4]
     np.testing.assert_allclose(answers(smaller[:-1], x), answers(model[:-1], x), rtol=1e-10, atol=1e-10)
 
@@ -252,10 +253,10 @@ def test_a_layer_that_occurs_twice_and_a_single_layer():
         shared.weight[:] = torch.tensor([[1.0, 2, 3], [2, 4, 6], [-1, 0, 1]])
         shared.bias[:] = torch.tensor([1.0, 2, 0])
     model, x = nn.Sequential(shared, nn.ReLU(), shared), np.random.default_rng(8).standard_normal((50, 3))
-    smaller, _ = c.merge(model)
+    smaller, _ = merge(model)
     assert hidden(smaller) == [2]
     np.testing.assert_allclose(answers(smaller, x), answers(model, x), rtol=EXACT, atol=EXACT)
-    alone, bound = c.merge(nn.Sequential(shared))
+    alone, bound = merge(nn.Sequential(shared))
     assert bound == 0 and torch.equal(alone[0].weight, shared.weight) and alone[0] is not shared
 
 
@@ -274,15 +275,15 @@ def test_a_layer_that_occurs_twice_and_a_single_layer():
 )
 def test_modules_that_cannot_be_merged(model, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        c.merge(model)
+        merge(model)
 
 
 def test_numbers_that_are_not_allowed():
     model = networks.fully_connected([2, 2, 1], "relu")
     for threshold in (-0.1, 1.1, "high", float("nan")):
         with pytest.raises(ValueError, match="threshold must be"):
-            c.merge(model, threshold=threshold)
+            merge(model, threshold=threshold)
     with torch.no_grad():
         model[0].bias[0] = float("nan")
     with pytest.raises(ValueError, match="model must hold finite numbers only; 1 of 6"):
-        c.merge(model)
+        merge(model)

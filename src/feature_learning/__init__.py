@@ -1,6 +1,6 @@
 """Helpers for *Feature Learning You Can Run*: data, networks, training, condensation, mean-field Langevin dynamics."""
 
-from . import condensation, data, flow, kernels, mfld, networks, plots, training
+from . import condensation, data, flow, kernels, merging, mfld, networks, plots, training
 from .history import History
 from .mfld import MeanFieldLangevinClassifier, array_module
 from .plots import style
@@ -14,6 +14,7 @@ __all__ = [
     "data",
     "flow",
     "kernels",
+    "merging",
     "mfld",
     "networks",
     "plots",

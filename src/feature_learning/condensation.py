@@ -4,18 +4,14 @@ A neuron's *input vector* is its row of incoming weights with its bias appended.
 line if the cosine between their input vectors is close to 1 or to -1, so |cos| is what is counted.
 """
 
-import copy
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.special import beta, betainc
-from torch import nn
 
 from ._checks import finite, number
-from .networks import Activation, linear_layers
+from .networks import linear_layers
 
 
 def input_vectors(layer):
@@ -239,112 +235,6 @@ def polar_features(weights, biases):
     """
     weights, biases = np.asarray(weights, dtype=float), np.asarray(biases, dtype=float)
     return np.arctan2(biases + 0.0, weights), np.hypot(weights, biases)
-
-
-def _relu(layer):
-    return isinstance(layer, nn.ReLU) or (isinstance(layer, Activation) and layer.name == "relu")
-
-
-def _gain(row, fan_in):
-    """Largest factor by which a linear layer stretches (h, 1): the norm of its matrix with the row (0, ..., 0, 1)."""
-    matrix = np.zeros((len(row) + 1, fan_in + 1))
-    matrix[:-1, : row.shape[1]] = row
-    matrix[-1, -1] = 1
-    return np.linalg.norm(matrix, 2)
-
-
-def _merge_layer(u, a, fan_in, from_relu, threshold):
-    """New input vectors, new output weights, and how much the layer's answer changes per unit of |(h, 1)|."""
-    w, b = u[:, :fan_in], u[:, fan_in:]
-    alive = (b > 0).any(axis=1) | ((w > 0) if from_relu else (w != 0)).any(axis=1)
-    alive &= np.linalg.norm(a, axis=0) * np.linalg.norm(u, axis=1) > 1e-150  # below, squares underflow
-    if not alive.any():
-        return 0 * u[:1], 0 * a[:, :1], 0.0  # torch wants at least one neuron
-    u, a = u[alive], a[:, alive]
-    closeness = (1 + cosine_similarity(u)) / 2  # 0 for opposite neurons, which `clusters` would put on one line
-    label = clusters(closeness, (1 + threshold) / 2) if len(u) > 1 else np.zeros(1, dtype=int)
-    member = np.eye(label.max() + 1)[label].T
-    norm = np.linalg.norm(u, axis=1)
-    v = member @ (np.linalg.norm(a, axis=0)[:, None] * u)
-    v *= (np.sqrt(member @ norm**2) / np.linalg.norm(v, axis=1))[:, None]
-    ratio = norm / np.linalg.norm(v, axis=1)[label]
-    moved = u - ratio[:, None] * v[label]
-    change = np.linalg.norm(a, axis=0) @ np.linalg.norm(moved, axis=1)
-    return v, (a * ratio) @ member.T, min(change, np.linalg.norm(a, 2) * np.linalg.norm(moved, 2))
-
-
-def merge(model, *, threshold=0.999):
-    r"""Replace each group of ReLU neurons that point the same way by one neuron, and bound what that changes.
-
-    Layer by layer, from the input: neurons that can never be active or that nothing reads are dropped; the others are
-    grouped by `clusters` on the cosines of their input vectors u_i = (w_i, b_i), so that every pair of a group has a
-    cosine of at least `threshold`. Opposite ReLU neurons are different neurons and stay apart. With a_i the column of
-    the next layer's weights that reads neuron i, a group becomes the one neuron (a, v) with
-
-        v along sum_i |a_i| u_i,    |v|^2 = sum_i |u_i|^2,    a = sum_i a_i |u_i| / |v|.
-
-    Since s = max(0, .) is positively homogeneous, this changes nothing if all u_i of the group have one direction. If
-    they do not, write u_i' = |u_i| v / |v|. What neuron i sends on was a_i s(u_i . (h, 1)) and is a_i s(u_i' . (h, 1)),
-    and |s(p) - s(q)| <= |p - q|, so the next layer's sums change by at most
-
-        min(sum_i |a_i| |u_i - u_i'|,  |A| |U - U'|) |(h, 1)|,
-
-    the second with the spectral norms of the matrices whose columns are a_i and whose rows are u_i - u_i'. The layers
-    before map (x, 1) to (h, 1) and stretch it by at most the norms of their matrices ((W, b), (0, 1)); the layers after
-    stretch the change by at most the norms of their W. The bound is the sum over layers of these products, with the
-    layers before as they are after merging and the layers after as they were.
-
-    Parameters
-    ----------
-    model : torch.nn.Sequential
-        Of `torch.nn.Linear` and ReLU layers, in any number; not changed.
-    threshold : float
-        Between 0 and 1.
-
-    Returns
-    -------
-    smaller : torch.nn.Sequential
-        The same layers with fewer neurons, at least one each; in each layer those of the largest groups come first.
-    bound : float
-        |smaller(x) - model(x)| <= bound |(x, 1)| for every input x, apart from rounding.
-
-    Raises
-    ------
-    ValueError
-        If `model` is not an `nn.Sequential`, has no linear layer, has a layer that is neither linear nor ReLU, or holds
-        NaN; or if the threshold is out of range.
-    """
-    number("threshold", threshold, 0, 1)
-    if not isinstance(model, nn.Sequential):
-        raise ValueError(f"model must be a torch.nn.Sequential of linear and ReLU layers; got {type(model).__name__}")
-    foreign = [layer for layer in model if not (isinstance(layer, nn.Linear) or _relu(layer))]
-    if foreign:
-        raise ValueError(
-            f"model must consist of linear and ReLU layers, for no other activation is merging exact; "
-            f"it holds {foreign[0]}"
-        )
-    smaller = nn.Sequential(*[copy.deepcopy(layer) for layer in model])
-    at = [i for i, layer in enumerate(model) if isinstance(layer, nn.Linear)]
-    if not at:
-        raise ValueError(f"model must have a linear layer; got {len(model)} layers, none of them linear")
-    rows = [finite("model", input_vectors(model[i])) for i in at]
-    fan_in, bound = [model[i].in_features for i in at], 0.0
-    for k, (i, j) in enumerate(pairwise(at)):
-        if j == i + 1:
-            continue  # no activation in between: these are not ReLU neurons
-        a, rest = np.split(rows[k + 1], [len(rows[k])], axis=1)
-        from_relu = i > 0 and _relu(model[i - 1])
-        rows[k], a, change = _merge_layer(rows[k], a, fan_in[k], from_relu, threshold)
-        rows[k + 1], fan_in[k + 1] = np.hstack([a, rest]), len(rows[k])
-        before = np.prod([_gain(row, f) for row, f in zip(rows[:k], fan_in[:k], strict=True)])
-        after = np.prod([np.linalg.norm(row[:, :f], 2) for row, f in zip(rows[k + 2 :], fan_in[k + 2 :], strict=True)])
-        bound += float(before * change * after)
-    for layer, row, f in zip((smaller[i] for i in at), rows, fan_in, strict=True):
-        layer.in_features, layer.out_features = f, len(row)
-        layer.weight = nn.Parameter(torch.tensor(row[:, :f]).to(layer.weight))
-        if layer.bias is not None:
-            layer.bias = nn.Parameter(torch.tensor(row[:, f]).to(layer.weight))
-    return smaller, bound
 
 
 @dataclass(frozen=True, eq=False)
