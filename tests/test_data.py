@@ -129,3 +129,21 @@ def test_bad_input_leaves_the_generator_where_it_was():
     with pytest.raises(ValueError, match="k must be"):
         data.sparse_parity(5, 3, 4, rng)
     assert rng.bit_generator.state == before
+
+
+# ------------------------------------------------------------------------------------------------ a bias as a weight
+@pytest.mark.parametrize("shape", [(3, 2), (1, 1), (4, 3, 2), (3, 0)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_with_bias_appends_ones_and_keeps_the_type(shape, dtype):
+    inputs = np.arange(np.prod(shape), dtype=dtype).reshape(shape)[..., ::-1, :]
+    extended = data.with_bias(inputs)
+    assert extended.dtype == dtype and extended.shape == (*shape[:-1], shape[-1] + 1)
+    np.testing.assert_array_equal(extended[..., :-1], inputs)
+    np.testing.assert_array_equal(extended[..., -1], 1)
+
+
+def test_with_bias_wants_rows():
+    with pytest.raises(
+        ValueError, match=r"inputs must have shape \(\.\.\., n, d\), one row an example; got shape \(3,\)"
+    ):
+        data.with_bias(np.ones(3))

@@ -1,7 +1,8 @@
 """Data: a sum of sines, a noisy sine, a one-dimensional ReLU teacher, sparse parities.
 
-Every function returns inputs of shape (n, dim) and targets of shape (n,), in float64. Random ones take `rng`, a
-`numpy.random.Generator` or an int seed; no global random state is read or written.
+Every one of them returns inputs of shape (n, dim) and targets of shape (n,), in float64. Random ones take `rng`, a
+`numpy.random.Generator` or an int seed; no global random state is read or written. `with_bias` makes a bias one more
+weight.
 """
 
 import numpy as np
@@ -132,3 +133,27 @@ def sparse_parity(n, d, k, rng):
     number("k", k, 1, d, integer=True)
     signs = 2.0 * generator("rng", rng).integers(0, 2, (n, d)) - 1
     return signs / np.sqrt(d), signs[:, :k].prod(axis=1)
+
+
+def with_bias(inputs):
+    """Append a column of ones, so that a bias is one more weight.
+
+    Parameters
+    ----------
+    inputs : array, shape (..., n, d)
+        Of NumPy or CuPy.
+
+    Returns
+    -------
+    array, shape (..., n, d + 1)
+        Of the same library and dtype.
+
+    Raises
+    ------
+    ValueError
+        If `inputs` has fewer than two dimensions.
+    """
+    if np.ndim(inputs) < 2:
+        raise ValueError(f"inputs must have shape (..., n, d), one row an example; got shape {np.shape(inputs)}")
+    ones = np.ones_like(inputs, shape=(*inputs.shape[:-1], 1))
+    return np.concatenate([inputs, ones], axis=-1)
