@@ -163,6 +163,15 @@ def test_cluster_threshold_is_inclusive():
     assert len(set(c.clusters(pair, 0.76))) == 2
 
 
+@pytest.mark.parametrize("dim", [2, 7, 785])
+def test_exact_multiples_share_a_cluster_at_threshold_one_in_spite_of_rounding(dim):
+    """The cosine of two multiples of one vector is 1 apart from rounding, often just below."""
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(rng.standard_normal((5, dim)), 4, axis=0) * rng.uniform(-10, 10, (20, 1))
+    labels = c.clusters(c.cosine_similarity(vectors), 1)
+    assert sorted(np.bincount(labels)) == [4] * 5 and all(len(set(four)) == 1 for four in labels.reshape(5, 4))
+
+
 def test_chain_is_not_one_cluster():
     """Three directions 20 degrees apart: the outer two are 40 degrees apart and must not share a group."""
     angles = np.deg2rad([0, 20, 40])
@@ -232,6 +241,20 @@ def test_polar_features_formula():
     np.testing.assert_allclose(amplitude * np.sin(theta), b, atol=TINY)
 
 
+def test_reversed_views_and_tensors_give_what_their_copies_give():
+    vectors = np.random.default_rng(0).standard_normal((6, 3))[::-1, ::-1]
+    similarity = c.cosine_similarity(vectors)
+    np.testing.assert_array_equal(similarity, c.cosine_similarity(vectors.copy()))
+    np.testing.assert_array_equal(similarity, c.cosine_similarity(torch.tensor(vectors.copy(), requires_grad=True)))
+    for measure in (c.condensed_ratio, c.mean_abs_cosine, c.clusters, c.eigen_order):
+        np.testing.assert_array_equal(measure(similarity[::-1, ::-1]), measure(similarity[::-1, ::-1].copy()))
+    np.testing.assert_array_equal(*(c.polar_features(v, v)[0] for v in (vectors[:, 0], vectors[:, 0].copy())))
+
+
+def test_small_integer_types_do_not_wrap():
+    assert c.chance_limit(np.int8(100), np.int8(3)) == c.chance_limit(100, 3)
+
+
 # ------------------------------------------------------------------------------------------------ bad input
 EYE = np.eye(3)
 NOT_FINITE = np.where(EYE > 0, np.nan, 0)
@@ -258,6 +281,25 @@ BAD += [
         (1.1 * EYE, "similarity must hold cosines, between -1 and 1; got a number of size 1.1"),
         (NOT_FINITE, "similarity must hold finite numbers only; 3 of 9 are NaN or infinite"),
     ]
+]
+
+
+BAD += [
+    (lambda: c.polar_features([1, 2], [1]), r"weights and biases must have one shape; got \(2,\) and \(1,\)"),
+    (lambda: c.polar_features([np.nan], [1]), "weights must hold finite numbers only; 1 of 1"),
+    (lambda: c.polar_features([1], [np.inf]), "biases must hold finite numbers only; 1 of 1"),
+    (lambda: c.cosine_similarity([[1, 2], [3]]), "vectors must be an array of numbers; got rows of unequal length"),
+]
+NOT_REAL = {
+    "masked": (np.ma.masked_array(EYE, EYE == 0), "must have no masked entries; got 6"),
+    "complex": (EYE * 1j, "must hold real numbers; got dtype complex128"),
+    "dates": (EYE.astype("datetime64[D]"), "must hold real numbers; got dtype datetime64"),
+    "strings": (EYE.astype(str), "must hold real numbers; got dtype <U"),
+}
+BAD += [
+    (lambda f=f, a=a: f(a), message)
+    for a, message in NOT_REAL.values()
+    for f in (c.condensed_ratio, c.clusters, c.eigen_order, c.cosine_similarity, lambda a: c.polar_features(EYE, a))
 ]
 
 

@@ -43,6 +43,13 @@ def test_rows_hold_what_the_measures_give():
     assert found.rows[0].ratio < found.rows[0].limit < found.rows[1].ratio
 
 
+def test_the_threshold_reaches_ratio_and_clusters():
+    """Two vectors of cosine 0.8."""
+    for threshold, ratio, groups in [(0.7, 1, 1), (0.9, 0, 2)]:
+        (row,) = c.report(made([[1, 0], [4, 3]]), threshold=threshold).rows
+        assert (row.ratio, row.clusters) == (ratio, groups)
+
+
 def test_dead_neurons_are_counted_and_left_out():
     rows = np.zeros((6, 4))
     rows[1], rows[3], rows[4] = [1, 2, 0, 1], [-2, -4, 0, -2], [0, 0, 3, 0]

@@ -10,21 +10,14 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.special import beta, betainc
 
-from ._checks import finite, number
+from ._checks import finite, number, real
 from .networks import linear_layers
+
+ROUNDING = 1e-12  # of the cosine of two exact copies, with room: up to some thousand inputs
 
 
 def input_vectors(layer):
-    """Weights and biases of a linear layer's neurons, as NumPy rows.
-
-    Parameters
-    ----------
-    layer : torch.nn.Linear
-
-    Returns
-    -------
-    ndarray, shape (width, fan_in + 1), or (width, fan_in) for a layer without bias
-    """
+    """Weights and biases of a `torch.nn.Linear` as NumPy rows, (width, fan_in + 1); without bias one column less."""
     parts = [layer.weight] if layer.bias is None else [layer.weight, layer.bias[:, None]]
     return np.concatenate([p.detach().cpu().double().numpy() for p in parts], axis=1)
 
@@ -76,12 +69,11 @@ def cosine_similarity(vectors):
     Raises
     ------
     ValueError
-        If `vectors` is not a matrix, is empty or holds NaN.
+        If `vectors` is not a matrix, is empty or holds anything but finite real numbers.
     """
-    vectors = np.asarray(vectors, dtype=float)
+    vectors = real("vectors", vectors)
     if vectors.ndim != 2:
         raise ValueError(f"vectors must be a matrix, one row a neuron; got shape {vectors.shape}")
-    finite("vectors", vectors)
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     alive = largest[:, 0] > 0
     scaled = vectors[alive] / largest[alive]  # so that squares of tiny weights do not underflow
@@ -90,7 +82,7 @@ def cosine_similarity(vectors):
 
 
 def _square(similarity):
-    similarity = finite("similarity", np.asarray(similarity, dtype=float))
+    similarity = real("similarity", similarity)
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1] or len(similarity) < 2:
         raise ValueError(f"similarity must be a square matrix of two neurons or more; got shape {similarity.shape}")
     if (largest := np.abs(similarity).max()) > 1 + 1e-6:  # single precision may round that far
@@ -99,8 +91,7 @@ def _square(similarity):
 
 
 def _pairs(similarity):
-    similarity = _square(similarity)
-    return np.abs(similarity[np.triu_indices(len(similarity), 1)])
+    return np.abs(_square(similarity)[np.triu_indices(len(similarity), 1)])
 
 
 def condensed_ratio(similarity, threshold=0.95):
@@ -116,8 +107,13 @@ def condensed_ratio(similarity, threshold=0.95):
     Raises
     ------
     ValueError
-        If the matrix is not square, has fewer than two rows or an entry that is no cosine, or the threshold is out of
-        range.
+        If the matrix is not square, has fewer than two rows or holds no cosines, or the threshold is out of range.
+
+    Examples
+    --------
+    >>> similarity = cosine_similarity([[1, 2], [2, 4], [-1, -2], [2, -1]])
+    >>> condensed_ratio(similarity)
+    0.5
     """
     number("threshold", threshold, 0, 1)
     return float((_pairs(similarity) > threshold).mean())
@@ -141,8 +137,7 @@ def chance_ratio(dim, threshold=0.95):
     threshold : float
         t, between 0 and 1.
     """
-    number("dim", dim, 2, integer=True)
-    number("threshold", threshold, 0, 1)
+    dim, threshold = number("dim", dim, 2, integer=True), number("threshold", threshold, 0, 1)
     return float(betainc((dim - 1) / 2, 0.5, 1 - threshold**2))
 
 
@@ -151,7 +146,7 @@ def chance_mean(dim):
 
     E|cos| = 2 / ((dim - 1) B(1/2, (dim - 1)/2)), the mean of the law in `chance_ratio`; about sqrt(2 / (pi dim)).
     """
-    number("dim", dim, 2, integer=True)
+    dim = number("dim", dim, 2, integer=True)
     return float(2 / (dim - 1) / beta(0.5, (dim - 1) / 2))
 
 
@@ -162,21 +157,16 @@ def chance_limit(width, dim, threshold=0.95):
     exactly p (1 - p) / pairs with p = `chance_ratio`; Cantelli's inequality P(ratio - p >= k sd) <= 1 / (1 + k^2) then
     holds whatever else the ratio's law is. No claim is made below the limit.
 
-    Parameters
-    ----------
-    width : int
-        Number of neurons, at least 2.
-    dim, threshold
-        As in `chance_ratio`.
+    `width` is the number of neurons, at least 2; `dim` and `threshold` are those of `chance_ratio`.
     """
-    p, pairs = chance_ratio(dim, threshold), number("width", width, 2, integer=True) * (width - 1) / 2
-    return min(1.0, p + np.sqrt(99 * p * (1 - p) / pairs))
+    p, width = chance_ratio(dim, threshold), number("width", width, 2, integer=True)
+    return min(1.0, p + np.sqrt(99 * p * (1 - p) / (width * (width - 1) / 2)))
 
 
 def clusters(similarity, threshold=0.95):
     """Group neurons into lines by hierarchical clustering (complete linkage on 1 - |cos|).
 
-    Any two neurons of one group have |cos| of at least `threshold`.
+    Any two neurons of one group have |cos| of at least `threshold`, apart from rounding. Errors: as `condensed_ratio`.
 
     Parameters
     ----------
@@ -189,14 +179,14 @@ def clusters(similarity, threshold=0.95):
     ndarray of int, shape (m,)
         Labels 0, 1, ..., the largest group first.
 
-    Raises
-    ------
-    ValueError
-        As `condensed_ratio`.
+    Examples
+    --------
+    >>> clusters(cosine_similarity([[2, -1], [1, 2], [2, 4], [-1, -2]])).tolist()
+    [1, 0, 0, 0]
     """
     number("threshold", threshold, 0, 1)
     distance = 1 - _pairs(similarity)
-    labels = fcluster(linkage(distance, "complete"), 1 - threshold, "distance") - 1
+    labels = fcluster(linkage(distance, "complete"), 1 - threshold + ROUNDING, "distance") - 1
     order = np.argsort(-np.bincount(labels), kind="stable")
     return np.argsort(order)[labels]
 
@@ -228,47 +218,33 @@ def polar_features(weights, biases):
     Parameters
     ----------
     weights, biases : array_like, shape (m,)
+        Or any other shape that both have; else ValueError.
 
     Returns
     -------
     theta, amplitude : ndarray, shape (m,)
     """
-    weights, biases = np.asarray(weights, dtype=float), np.asarray(biases, dtype=float)
+    weights, biases = real("weights", weights), real("biases", biases)
+    if weights.shape != biases.shape:
+        raise ValueError(f"weights and biases must have one shape; got {weights.shape} and {biases.shape}")
     return np.arctan2(biases + 0.0, weights), np.hypot(weights, biases)
 
 
 @dataclass(frozen=True, eq=False)
 class LayerReport:
-    """What `report` measures in one linear layer.
+    """What `report` measures in one linear layer; NaN for means and ratios if fewer than two neurons are alive."""
 
-    Attributes
-    ----------
-    layer : str
-        The layer's name in the model.
-    neurons, alive, dim : int
-        Outputs of the layer, how many of them have an input vector that is not zero, and that vector's length.
-    mean, chance_mean : float
-        Mean |cos| over pairs of alive neurons, and what random directions would give.
-    ratio, chance, limit : float
-        Share of pairs with |cos| above the threshold, what random directions would give, and what they reach in at most
-        one network of a hundred (`chance_limit`). NaN, like the means, if fewer than two neurons are alive.
-    clusters : int
-        Number of groups that `clusters` finds.
-    similarity : ndarray, shape (alive, alive)
-        The cosines.
-    """
-
-    layer: str
-    neurons: int
-    alive: int
-    dim: int
-    mean: float
-    chance_mean: float
-    ratio: float
-    chance: float
-    limit: float
-    clusters: int
-    similarity: np.ndarray
+    layer: str  #: its name in the model
+    neurons: int  #: outputs of the layer
+    alive: int  #: how many of them have an input vector that is not zero
+    dim: int  #: that vector's length
+    mean: float  #: mean |cos| over pairs of alive neurons
+    chance_mean: float  #: what random directions would give
+    ratio: float  #: share of pairs with |cos| above the threshold
+    chance: float  #: what random directions would give
+    limit: float  #: what they reach in at most one network of a hundred (`chance_limit`)
+    clusters: int  #: number of groups that `clusters` finds
+    similarity: np.ndarray  #: the cosines, shape (alive, alive)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -281,13 +257,8 @@ class Report:
     def _table(self):
         yield ["layer", "neurons", "alive", "D", "mean |cos|", "(chance)", "ratio", "(chance)", "(limit)", "clusters"]
         for r in self.rows:
-            numbers = [
-                f"{r.mean:.2f}",
-                f"({r.chance_mean:.2f})",
-                f"{r.ratio:.2f}",
-                f"({r.chance:.2g})",
-                f"({r.limit:.2g})",
-            ]
+            numbers = [f"{r.mean:.2f}", f"({r.chance_mean:.2f})", f"{r.ratio:.2f}"]
+            numbers += [f"({r.chance:.2g})", f"({r.limit:.2g})"]
             numbers = ["-"] * 5 if np.isnan(r.ratio) else numbers
             yield [r.layer, *map(str, (r.neurons, r.alive, r.dim)), *numbers, str(r.clusters)]
 
@@ -326,6 +297,16 @@ def report(model, *, threshold=0.95):
     ValueError
         If `model` is no module or has no linear layer, if a weight is not finite (the message names the layer), or if
         the threshold is out of range.
+
+    Examples
+    --------
+    >>> from feature_learning import networks
+    >>> model = networks.initialise_gaussian(networks.fully_connected([2, 50, 1]), 1, rng=0)
+    >>> report(model)
+    layer  neurons  alive   D  mean |cos|  (chance)  ratio  (chance)  (limit)  clusters
+    0           50     50   3        0.49    (0.50)   0.04    (0.05)   (0.11)        25
+    2            1      1  50           -         -      -         -        -         1
+    ratio: share of pairs with |cos| > 0.95
     """
     number("threshold", threshold, 0, 1)
     layers, rows = linear_layers(model), []
