@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from feature_learning import networks
 from feature_learning.condensation import input_vectors
@@ -122,6 +123,24 @@ def test_loud_neurons_count_more_in_the_mean():
     np.testing.assert_allclose(mean / mean[0], [1, (3 * 0.125 - 0.125) / (3 * 1 + 2)], rtol=1e-12)
 
 
+def test_exact_multiples_merge_at_threshold_one_in_spite_of_rounding():
+    model = network((6, 5, 4, 1), np.random.default_rng(3))
+    smaller, bound = merge(model, threshold=1)
+    assert hidden(smaller) == [5, 4] and bound < 1e-10
+
+
+def test_small_networks_merge_as_large_ones():
+    """Condensed runs start small: a neuron is not dead because its weights are."""
+    model, x = network((3, 5, 2), np.random.default_rng(2), bias=False), points(3, np.random.default_rng(3))
+    large = answers(model, x)
+    with torch.no_grad():
+        for p in model.parameters():
+            p *= 2.0**-100
+    smaller, _ = merge(model)
+    assert hidden(smaller) == [5]
+    np.testing.assert_allclose(answers(smaller, x) * 2.0**200, large, atol=EXACT * np.abs(x).max())
+
+
 # ------------------------------------------------------------------------------------------------ dead neurons
 def test_dead_neurons_are_dropped():
     rng = np.random.default_rng(3)
@@ -204,6 +223,28 @@ def test_the_bound_carries_what_other_layers_do():
     assert bound == pytest.approx(10 * 2 * t * 5, rel=1e-3)
 
 
+def test_a_layer_before_that_shrinks_still_hands_the_one_on():
+    """Two neurons of biases t and -t behind a layer that shrinks by 10 differ by 2t: the bound may not shrink by 10."""
+    t, model = 0.01, networks.fully_connected([1, 1, 2, 1], "relu")
+    with torch.no_grad():
+        model[0].weight[:], model[2].weight[:], model[2].bias[:] = 0.1, 1, torch.tensor([t, -t])
+        model[4].weight[0] = torch.tensor([1.0, -1.0])
+    smaller, bound = merge(model, threshold=0.99)
+    near = np.array([[0.5]])
+    assert hidden(smaller) == [1, 1] and bound == pytest.approx(2 * t, rel=1e-3)
+    assert 1.5 * t < abs(answers(smaller, near) - answers(model, near)).item() / sizes_of(near)[0] <= bound
+
+
+def test_the_bound_takes_the_better_of_sum_and_spectral_norms():
+    """Four neurons (+-1, +-t), each read by an output of its own: the sum is 4t, the spectral norms give 1 * 2t."""
+    t, model = 0.01, networks.fully_connected([2, 4, 4], "relu")
+    with torch.no_grad():
+        model[0].weight[:] = torch.tensor([[1, t], [1, -t], [-1, t], [-1, -t]])
+        model[2].weight[:] = torch.eye(4)
+    smaller, bound = merge(model, threshold=0.99)
+    assert hidden(smaller) == [2] and bound == pytest.approx(2 * t, rel=1e-3)
+
+
 def test_every_pair_of_a_group_is_close():
     angles = np.radians(np.arange(0, 60, 2.0))  # a chain: neighbours are close, the ends are not
     model = networks.fully_connected([2, len(angles), 1], "relu")
@@ -276,6 +317,46 @@ def test_a_layer_that_occurs_twice_and_a_single_layer():
 def test_modules_that_cannot_be_merged(model, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         merge(model)
+
+
+class Squared(nn.Linear):
+    """A subclass with its own forward: not a linear layer."""
+
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+class Leaky(nn.ReLU):
+    """A subclass with its own forward: not a ReLU."""
+
+    def forward(self, x):
+        return nn.functional.leaky_relu(x)
+
+
+class Named(nn.Linear):
+    """A subclass that computes what its class says."""
+
+
+@pytest.mark.parametrize(
+    "changed, named",
+    [
+        (lambda: {0: nn.utils.parametrizations.spectral_norm(nn.Linear(2, 3))}, r"layer 0 \(ParametrizedLinear\)"),
+        (lambda: {2: nn.utils.parametrizations.weight_norm(nn.Linear(3, 1))}, r"layer 2 \(ParametrizedLinear\)"),
+        (lambda: {0: nn.utils.spectral_norm(nn.Linear(2, 3))}, r"layer 0 \(Linear\)"),
+        (lambda: {2: prune.l1_unstructured(nn.Linear(3, 1), "weight", 1)}, r"layer 2 \(Linear\)"),
+        (lambda: {0: Squared(2, 3), 1: Leaky()}, r"layer 0 \(Squared\), layer 1 \(Leaky\)"),
+    ],
+    ids=["spectral_norm", "weight_norm", "spectral_norm by a hook", "pruned", "own forward"],
+)
+def test_layers_that_compute_their_own_way_are_refused_by_name(changed, named):
+    layers = {0: nn.Linear(2, 3), 1: nn.ReLU(), 2: nn.Linear(3, 1)} | changed()
+    with pytest.raises(ValueError, match=f"model must hold plain layers, .*; got {named}$"):
+        merge(nn.Sequential(*layers.values()))
+
+
+def test_a_subclass_without_a_forward_of_its_own_is_as_good_as_linear():
+    smaller, _ = merge(nn.Sequential(Named(2, 3), nn.ReLU(), Named(3, 1)))
+    assert isinstance(smaller[0], Named)
 
 
 def test_numbers_that_are_not_allowed():

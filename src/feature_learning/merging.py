@@ -16,6 +16,12 @@ def _relu(layer):
     return isinstance(layer, nn.ReLU) or (isinstance(layer, Activation) and layer.name == "relu")
 
 
+def _plain(layer):
+    """Whether a layer computes what its class says: its class's own forward, on weights that are its parameters."""
+    kind = next(kind for kind in (nn.Linear, nn.ReLU, Activation) if isinstance(layer, kind))
+    return type(layer).forward is kind.forward and {name for name, _ in layer.named_parameters()} <= {"weight", "bias"}
+
+
 def _gain(row, fan_in):
     """Largest factor by which a linear layer stretches (h, 1): the norm of its matrix with the row (0, ..., 0, 1)."""
     matrix = np.zeros((len(row) + 1, fan_in + 1))
@@ -82,8 +88,19 @@ def merge(model, *, threshold=0.999):
     Raises
     ------
     ValueError
-        If `model` is not an `nn.Sequential`, has no linear layer, has a layer that is neither linear nor ReLU, or holds
-        NaN; or if the threshold is out of range.
+        If `model` is not an `nn.Sequential`, has no linear layer, has a layer that is neither linear nor ReLU or not a
+        plain one (spectral_norm, a subclass with its own forward), or holds NaN; or if the threshold is out of range.
+
+    Examples
+    --------
+    Four neurons on two lines become two, and nothing changes:
+
+    >>> model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1))
+    >>> model[0].weight.data = torch.tensor([[1.0], [2.0], [-1.0], [-3.0]])
+    >>> _ = model[0].bias.data.zero_()
+    >>> smaller, bound = merge(model)
+    >>> smaller[0].out_features, round(bound, 5)
+    (2, 0.0)
     """
     number("threshold", threshold, 0, 1)
     if not isinstance(model, nn.Sequential):
@@ -93,6 +110,11 @@ def merge(model, *, threshold=0.999):
         raise ValueError(
             f"model must consist of linear and ReLU layers, for no other activation is merging exact; "
             f"it holds {foreign[0]}"
+        )
+    own = [f"layer {i} ({type(layer).__name__})" for i, layer in enumerate(model) if not _plain(layer)]
+    if own:
+        raise ValueError(
+            f"model must hold plain layers, without a parametrization or a forward of their own; got {', '.join(own)}"
         )
     smaller = nn.Sequential(*[copy.deepcopy(layer) for layer in model])
     at = [i for i, layer in enumerate(model) if isinstance(layer, nn.Linear)]
