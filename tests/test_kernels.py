@@ -36,7 +36,7 @@ def variance_of_one_neuron(x, bias):
 
 
 @pytest.mark.parametrize("power, kind", [(0, "step"), (1, "relu"), (2, "square")])
-@pytest.mark.parametrize("angle", [0.0, 0.3, np.pi / 2, 2.5, np.pi])
+@pytest.mark.parametrize("angle", [0.0, 0.01, 0.3, np.pi / 2, 2.5, np.pi])
 def test_arc_cosine_against_the_integral(power, kind, angle):
     """In the plane of x and z, w = r (cos t, sin t): E[g g] = E[r^(2p)] * mean over t of (cos t cos(t - angle))_+^p."""
     x, z = 1.5 * np.array([[1.0, 0.0]]), 0.7 * np.array([[np.cos(angle), np.sin(angle)]])
@@ -128,6 +128,38 @@ def test_equal_inputs_get_the_exact_value():
     np.testing.assert_allclose(np.diag(kernels.ntk(x, bias=0)), (x**2).sum(1), rtol=1e-14)
 
 
+def test_opposite_inputs_are_no_nan_in_spite_of_rounding():
+    """Cosines of opposite rows fall below -1 by rounding; the kernel without a bias is 0 there."""
+    x = np.random.default_rng(0).standard_normal((500, 20))
+    for kernel in (kernels.random_features_kernel, kernels.ntk):
+        np.testing.assert_allclose(np.diag(kernel(x, -x, bias=0)), 0, atol=1e-6)
+    np.testing.assert_allclose(np.diag(kernels.arc_cosine(x, -x, "step")), 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e-100, 1e100, 1e148])
+def test_length_does_not_matter_however_small_or_large(scale):
+    """The kernels are homogeneous; squares of 1e-200 and 1e200 leave the range of floats unless rows are scaled."""
+    x, z = points(5), points(3, seed=5)
+    np.testing.assert_allclose(kernels.arc_cosine(x * scale, z, "step"), kernels.arc_cosine(x, z, "step"), rtol=1e-12)
+    np.testing.assert_allclose(
+        kernels.arc_cosine(x * scale, z * scale), kernels.arc_cosine(x, z) * scale**2, rtol=1e-12, atol=1e-307
+    )
+    np.testing.assert_allclose(kernels.ntk(x * scale, z / scale, bias=0), kernels.ntk(x, z, bias=0), rtol=1e-12)
+    np.testing.assert_array_equal(kernels.arc_cosine(x * 2.0**400, z), kernels.arc_cosine(x, z) * 2.0**400)
+
+
+def test_reversed_views_and_tensors_give_what_their_copies_give():
+    x, model = points(5)[::-1, ::-1], torch.nn.Linear(4, 1)
+    for kernel in (kernels.ntk, kernels.arc_cosine, lambda x: kernels.empirical_ntk(model, x)):
+        np.testing.assert_array_equal(kernel(x), kernel(x.copy()))
+        np.testing.assert_array_equal(kernel(x), kernel(torch.tensor(x.copy(), requires_grad=True)))
+
+
+def test_a_network_in_half_the_precision():
+    kernel = kernels.empirical_ntk(torch.nn.Linear(4, 1, dtype=torch.bfloat16), np.eye(4))
+    np.testing.assert_array_equal(kernel, np.eye(4) + 1)  # (x, 1) . (z, 1)
+
+
 def test_no_bias_cannot_represent_a_constant_on_opposite_points_but_a_zero_input_is_allowed():
     assert kernels.ntk([[0.0, 0.0]], [[1.0, 2.0]], bias=0).item() == 0
     opposite = kernels.ntk([[1.0, 0.0]], [[-1.0, 0.0]], bias=0).item()
@@ -159,6 +191,30 @@ def test_scikit_learn_takes_it():
         ),
         (lambda: kernels.empirical_ntk(torch.nn.Linear(3, 2), np.ones((2, 3))), "one output; got 2"),
         (lambda: kernels.empirical_ntk(torch.nn.ReLU(), np.ones((2, 3))), "must have a parameter to train"),
+        (lambda: kernels.empirical_ntk(None, np.ones((2, 3))), "model must be a torch.nn.Module; got NoneType"),
+        (
+            lambda: kernels.empirical_ntk(torch.nn.Linear(3, 1), np.ones((2, 4))),
+            r"x must hold inputs of the model; got shape \(2, 4\) \(mat1 and mat2",
+        ),
+        *(
+            (
+                lambda f=f: f(1e200 * np.ones((2, 3))),
+                "x and z must give kernels below 1e300; got rows as large as 2\\^66",
+            )
+            for f in (kernels.ntk, kernels.random_features_kernel, kernels.arc_cosine)
+        ),
+        (lambda: kernels.arc_cosine(1e100 * np.eye(3), kind="square"), "x and z must give kernels below 1e300"),
+        (lambda: kernels.ntk(np.eye(3), bias=1e200), "x and z must give kernels below 1e300"),
+        *(
+            (lambda f=f, x=x: f(x), f"x must {message}")
+            for f in (kernels.ntk, kernels.arc_cosine, lambda x: kernels.empirical_ntk(torch.nn.Linear(3, 1), x))
+            for x, message in [
+                (np.ma.masked_equal(np.eye(3), 0), "have no masked entries; got 6"),
+                (1j * np.eye(3), "hold real numbers; got dtype complex128"),
+                (np.eye(3).astype("datetime64[D]"), "hold real numbers; got dtype datetime64"),
+                (np.eye(3).astype(str), "hold real numbers; got dtype <U"),
+            ]
+        ),
     ],
 )
 def test_bad_input_is_refused(bad, message):

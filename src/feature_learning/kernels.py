@@ -17,7 +17,7 @@ The first term alone is the kernel of random features: of a network whose output
 import numpy as np
 import torch
 
-from ._checks import choice, finite, number
+from ._checks import choice, number, real
 
 ANGULAR = {
     "step": lambda t, c: np.pi - t,
@@ -27,24 +27,37 @@ ANGULAR = {
 
 
 def _inputs(x, z):
-    x = finite("x", np.asarray(x, dtype=float))
-    z = x if z is None else finite("z", np.asarray(z, dtype=float))
+    x = real("x", x)
+    z = x if z is None else real("z", z)
     if x.ndim != 2 or z.ndim != 2 or x.shape[1] != z.shape[1]:
         raise ValueError(f"x and z must have shapes (n, d) and (l, d) with the same d; got {x.shape} and {z.shape}")
     return x, z
 
 
 def _with_bias(x, z, bias):
-    number("bias", bias, 0)
+    bias = number("bias", bias, 0)
     return (np.pad(part, ((0, 0), (0, 1)), constant_values=bias) for part in _inputs(x, z))
 
 
-def _angles(x, z):
-    """Products of lengths, angles and their cosines."""
+def _scaled(x):
+    """Rows divided by powers of two near their largest entries, so that squares stay in range, and the powers."""
+    powers = np.frexp(np.abs(x).max(axis=1))[1]
+    return np.ldexp(x, -powers[:, None]), powers
+
+
+def _angles(x, z, power=1):
+    """Products of lengths, to a power; angles and their cosines."""
+    (x, p), (z, q) = _scaled(x), _scaled(z)
     norms = np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(z, axis=1))
     cosine = np.divide(x @ z.T, norms, out=np.zeros_like(norms), where=norms > 0).clip(-1, 1)
     cosine[cosine > 1 - 1e-14] = 1
-    return norms, np.arccos(cosine), cosine
+    with np.errstate(over="ignore", under="ignore"):
+        sizes = np.ldexp(norms, p[:, None] + q) ** power
+    if sizes.max() > 1e300:
+        raise ValueError(
+            f"x and z must give kernels below 1e300; got rows as large as 2^{p.max()} and 2^{q.max()}: scale them down"
+        )
+    return sizes, np.arccos(cosine), cosine
 
 
 def arc_cosine(x, z=None, kind="relu"):
@@ -68,11 +81,11 @@ def arc_cosine(x, z=None, kind="relu"):
     Raises
     ------
     ValueError
-        If x or z is empty, not finite or not two-dimensional, if they do not fit, or kind is unknown.
+        If x or z is empty, not finite, too large or not two-dimensional, if they do not fit, or kind is unknown.
     """
     power = list(ANGULAR).index(choice("kind", kind, ANGULAR))
-    norms, theta, cosine = _angles(*_inputs(x, z))
-    return norms**power * ANGULAR[kind](theta, cosine) / np.pi
+    norms, theta, cosine = _angles(*_inputs(x, z), power)
+    return norms * ANGULAR[kind](theta, cosine) / np.pi
 
 
 def random_features_kernel(x, z=None, *, bias=1.0):
@@ -106,7 +119,12 @@ def ntk(x, z=None, *, bias=1.0):
     Raises
     ------
     ValueError
-        If x or z is empty, not finite or not two-dimensional, if they do not fit, or if bias is negative.
+        If x or z is empty, not finite, too large or not two-dimensional, if they do not fit, or if bias is negative.
+
+    Examples
+    --------
+    >>> ntk([[3, 4], [0, 0]]).round(3).tolist()
+    [[26.0, 1.359], [1.359, 1.0]]
     """
     x, z = _with_bias(x, z, bias)
     norms, theta, cosine = _angles(x, z)
@@ -131,14 +149,27 @@ def empirical_ntk(model, x, z=None):
     Raises
     ------
     ValueError
-        If x or z is empty, not finite or not two-dimensional, if they do not fit, if the model has more than one output
-        or nothing to train.
+        If x or z is empty, not finite or not two-dimensional, if they do not fit each other or the model, if the model
+        has more than one output or nothing to train.
+
+    Examples
+    --------
+    The gradient of w . x + b is (x, 1), whatever w and b are:
+
+    >>> empirical_ntk(torch.nn.Linear(2, 1), [[3, 4], [0, 0]]).tolist()
+    [[26.0, 1.0], [1.0, 1.0]]
     """
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module; got {type(model).__name__}")
     trained = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise ValueError("model must have a parameter to train; all have requires_grad False")
     points = [torch.as_tensor(part).to(next(iter(trained.values()))) for part in _inputs(x, z)]
-    outputs = model(points[0]).numel() // len(points[0])
+    try:
+        with torch.no_grad():
+            outputs = model(points[0]).numel() // len(points[0])
+    except RuntimeError as why:
+        raise ValueError(f"x must hold inputs of the model; got shape {tuple(points[0].shape)} ({why})") from why
     if outputs != 1:
         raise ValueError(f"model must have one output; got {outputs}")
 
@@ -147,4 +178,5 @@ def empirical_ntk(model, x, z=None):
 
     rows = torch.func.vmap(torch.func.grad(output), in_dims=(None, 0))
     left, right = (torch.cat([g.flatten(1) for g in rows(trained, part).values()], 1) for part in points)
-    return (left @ right.T).cpu().numpy()
+    kernel = (left @ right.T).cpu()
+    return (kernel.float() if kernel.dtype == torch.bfloat16 else kernel).numpy()  # NumPy has no bfloat16
