@@ -120,6 +120,35 @@ def test_an_independent_integrator_gives_the_same_flow(gamma, gamma_prime):
     assert run["converged"] and run["relative_change"] == pytest.approx(change, rel=0.03)  # the step's error, order 1
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.5])
+def test_the_kernel_is_as_new_as_promised(monkeypatch, gamma):
+    """At every step it is less than 50 steps old, and the weights' size has changed by 5 % at most; but it is kept."""
+    sizes, drifts, ages = [], [], []
+    velocity, kernel = flow.velocity, flow.tangent_kernel
+
+    def size(a, w, ratio):
+        return float(ratio[0] * (a * a).sum() + (w * w).sum() / ratio[0])
+
+    def watched_velocity(a, w, inputs, y, kappa, ratio):
+        sizes.append(size(a, w, ratio))
+        return velocity(a, w, inputs, y, kappa, ratio)
+
+    def watched_kernel(*arguments):
+        taken.append(len(sizes) - 1)
+        return kernel(*arguments)
+
+    taken = []
+    monkeypatch.setattr(flow, "velocity", watched_velocity)
+    monkeypatch.setattr(flow, "tangent_kernel", watched_kernel)
+    run = flow.gradient_flow(X, Y, width=64, gamma=gamma, gamma_prime=0.0)
+    for step in range(int(run["steps"])):
+        last = max(k for k in taken if k <= step)
+        ages.append(step - last)
+        drifts.append(abs(sizes[step] / sizes[last] - 1))
+    assert run["converged"] and max(ages) < 50 and max(drifts) <= 0.05
+    assert len(taken) < len(ages) / 3
+
+
 # ------------------------------------------------------------------------------------------------ many runs
 def test_batched_equals_single():
     seeds = np.array([0, 4])
@@ -207,6 +236,17 @@ BAD = [
     ({"y": 0 * Y}, "y n entries, not all 0"),
     ({"x": X[:, 0]}, r"x must have shape \(n, dim\) .* got \(6,\) and \(6,\)"),
     ({"x": X * np.nan}, "x must hold finite numbers only; 6 of 6 are NaN or infinite"),
+    ({"gamma_prime": 2000}, "gamma_prime must lie between -332.2 and 332.2 at width 8, so .*; got one of size 2000"),
+    ({"gamma_prime": [0, -2000.0]}, "gamma_prime must lie between .* got one of size 2000"),
+    ({"gamma": -2000}, "gamma must lie between -332.2 and 332.2 at width 8, so that .*; got one of size 2000"),
+    ({"x": np.ma.masked_equal(X, X[0])}, "x must have no masked entries; got 1"),
+    ({"y": 1j * Y}, "y must hold real numbers; got dtype complex128"),
+    ({"gamma": "1"}, "gamma must hold real numbers; got dtype <U1"),
+    (
+        {"gamma_prime": np.array(["2020-01-01"], "datetime64[D]")},
+        "gamma_prime must hold real numbers; got dtype datetime",
+    ),
+    ({"seed": np.ma.masked_equal([1, 2], 2)}, "seed must hold whole numbers >= 0; got masked_array"),
 ]
 
 
@@ -217,9 +257,18 @@ def test_bad_input(change, message):
 
 
 def test_overflow_names_the_runs():
-    with warnings.catch_warnings(), pytest.raises(FloatingPointError, match=r"in runs \[1\] \(counted along S\)"):
+    """Runs go in groups of 8192 / width; the numbers count on from group to group."""
+    gammas = [1.0] * 5
+    gammas[4] = -90.0
+    with warnings.catch_warnings(), pytest.raises(FloatingPointError, match=r"in runs \[4\] \(counted along S\)"):
         warnings.simplefilter("error")
-        flow.gradient_flow(X, Y, width=8, gamma=[1.0, -500.0], gamma_prime=0.0)
+        flow.gradient_flow(X, Y, width=2048, gamma=gammas, gamma_prime=0.0, max_steps=2)
+
+
+def test_reversed_views_and_small_integer_types():
+    run = flow.gradient_flow(X[::-1], Y[::-1], width=np.int8(64), gamma=0.75, gamma_prime=0.0, max_steps=np.int8(127))
+    same = flow.gradient_flow(X[::-1].copy(), Y[::-1].copy(), width=64, gamma=0.75, gamma_prime=0.0, max_steps=127)
+    assert run["steps"] == same["steps"] > 0 and run["relative_loss"] == same["relative_loss"] < 1
 
 
 def test_global_random_state_is_neither_read_nor_written():

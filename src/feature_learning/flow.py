@@ -27,7 +27,7 @@ whose sign is that of the paper's phase diagram: RD vanishes where gamma < 1 or 
 
 import numpy as np
 
-from ._checks import finite, generator, number
+from ._checks import generator, number, real
 
 REFRESH = 50  # steps after which the kernel is computed again even if the weights have hardly changed
 DRIFT = 0.05  # relative change of the weights' size that asks for it at once
@@ -101,7 +101,7 @@ def gradient_flow(x, y, *, width, gamma, gamma_prime, seed=0, tolerance=0.01, st
         m, an even number.
     gamma, gamma_prime, seed : array_like
         One run for each entry; they are broadcast against each other to a shape S. Seeds are whole numbers; runs of
-        equal seed and width start from the same weights.
+        equal seed and width start from the same weights. kappa and kappa' lie between 1e-300 and 1e300.
     tolerance : float
         Loss, relative to the start, at which a run has converged; between 0 and 1.
     step_fraction : float
@@ -122,18 +122,33 @@ def gradient_flow(x, y, *, width, gamma, gamma_prime, seed=0, tolerance=0.01, st
         If an argument is out of its range or the data are empty, not finite, of unequal length, or all targets are 0.
     FloatingPointError
         If numbers overflow; the message names the runs.
+
+    Examples
+    --------
+    A small start (gamma = 1.5) moves the input weights far, a large one (gamma = 0.5) does not:
+
+    >>> from feature_learning import data
+    >>> run = gradient_flow(*data.relu_teacher(6), width=100, gamma=[0.5, 1.5], gamma_prime=0)
+    >>> run["converged"].all().item(), run["relative_change"].round(1).tolist()
+    (True, [0.1, 3.0])
     """
-    x, y = (finite(name, np.asarray(v, dtype=float)) for name, v in (("x", x), ("y", y)))
+    x, y = real("x", x), real("y", y)
     if x.ndim != 2 or y.shape != (len(x),) or not y.any():
         raise ValueError(f"x must have shape (n, dim) and y n entries, not all 0; got {x.shape} and {y.shape}")
-    if number("width", width, 2, integer=True) % 2:
+    if (width := number("width", width, 2, integer=True)) % 2:
         raise ValueError(f"width must be even, because the start is antisymmetric; got {width}")
-    number("tolerance", tolerance, 0, 1, open_low=True)
-    number("step_fraction", step_fraction, 0, 1, open_low=True)
-    number("max_steps", max_steps, 0, integer=True)
-    gamma, gamma_prime = (finite(k, np.asarray(v, float)) for k, v in (("gamma", gamma), ("gamma_prime", gamma_prime)))
+    tolerance = number("tolerance", tolerance, 0, 1, open_low=True)
+    step_fraction = number("step_fraction", step_fraction, 0, 1, open_low=True)
+    max_steps = number("max_steps", max_steps, 0, integer=True)
+    gamma, gamma_prime = real("gamma", gamma), real("gamma_prime", gamma_prime)
+    for name, values in (("gamma", gamma), ("gamma_prime", gamma_prime)):
+        if (largest := np.abs(values).max()) > (limit := 300 / np.log10(width)):
+            raise ValueError(
+                f"{name} must lie between -{limit:.4g} and {limit:.4g} at width {width}, so that width^-{name} is a "
+                f"number; got one of size {largest:g}"
+            )
     seeds = np.asarray(seed)
-    if seeds.dtype.kind not in "iu" or seeds.size == 0 or seeds.min() < 0:
+    if seeds.dtype.kind not in "iu" or seeds.size == 0 or seeds.min() < 0 or np.ma.is_masked(seed):
         raise ValueError(f"seed must hold whole numbers >= 0; got {seed!r}")
     try:
         runs = np.broadcast_arrays(gamma, gamma_prime, seeds)
