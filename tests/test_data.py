@@ -1,5 +1,7 @@
 """The data sets: shapes, ranges, formulas, seeds, refusals."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,11 @@ BAD = [
     (lambda: data.sine_sum(5, 0, low=2, high=2), "high must be a number > 2; got 2"),
     (lambda: data.sine_sum(5, 0, low=float("nan")), "low must be a number; got nan"),
     (lambda: data.sine_sum(5, 0, high=float("inf")), "high must be a number > -4.0; got inf"),
+    (
+        lambda: data.sine_sum(5, 0, low=-1e308, high=1e308),
+        r"low and high must lie between -1e300 and 1e300; got -1e\+308",
+    ),
+    (lambda: data.sine_sum(5, 0, low=0, high=1e308), r"low and high must lie between -1e300 and 1e300; got 0.0 and 1e"),
     (lambda: data.sine_sum(5, "seed"), "rng must be a numpy.random.Generator, a whole number >= 0 or None; got 'seed'"),
     (lambda: data.sine_sum(5, -1), "rng must be .* got -1"),
     (lambda: data.noisy_sine(0, 0), "n must be a whole number >= 1; got 0"),
@@ -140,6 +147,29 @@ def test_with_bias_appends_ones_and_keeps_the_type(shape, dtype):
     assert extended.dtype == dtype and extended.shape == (*shape[:-1], shape[-1] + 1)
     np.testing.assert_array_equal(extended[..., :-1], inputs)
     np.testing.assert_array_equal(extended[..., -1], 1)
+
+
+def test_with_bias_takes_lists():
+    assert data.with_bias([[1, 2], [3, 4]]).tolist() == [[1, 2, 1], [3, 4, 1]]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        np.ma.masked_equal(np.eye(2), 0),
+        1j * np.eye(2),
+        np.eye(2).astype("datetime64[D]"),
+        np.eye(2).astype(str),
+        np.array([[None]]),
+    ],
+    ids=["masked", "complex", "dates", "strings", "objects"],
+)
+def test_with_bias_wants_numbers(inputs):
+    with pytest.raises(
+        ValueError,
+        match=f"inputs must hold real numbers, none of them masked; got dtype {re.escape(str(inputs.dtype))}",
+    ):
+        data.with_bias(inputs)
 
 
 def test_with_bias_wants_rows():

@@ -88,6 +88,14 @@ def test_parameters_are_zero_float64_and_trainable_until_filled():
     assert "xtanh" in repr(fully_connected([2, 3, 1], "xtanh"))
 
 
+def test_small_integer_types_do_not_wrap():
+    small, usual = fully_connected(np.array([100, 100, 1], dtype=np.int8)), fully_connected([100, 100, 1])
+    for p, q in zip(
+        initialise_xavier(small, 1, 0).parameters(), initialise_xavier(usual, 1, 0).parameters(), strict=True
+    ):
+        assert torch.equal(p, q)
+
+
 def test_linear_layers_of_any_module():
     class Own(nn.Module):
         def __init__(self):
@@ -238,3 +246,18 @@ def test_bad_seed_and_bad_model(initialise):
     for wrong in (nn.Tanh(), np.zeros((2, 2)), [model], None):
         with pytest.raises(ValueError, match="model must be a torch.nn.Module with a linear layer; got"):
             initialise(wrong, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "model, got",
+    [
+        (nn.Sequential(), r"Sequential\(\)"),
+        (nn.Tanh(), r"Tanh\(\)"),
+        (nn.Sequential(nn.ReLU(), nn.Tanh()), "Sequential without"),
+        ([nn.Linear(2, 2)], "list"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_has_no_linear_layer_is_named(model, got):
+    with pytest.raises(ValueError, match=f"model must be a torch.nn.Module with a linear layer; got {got}$"):
+        linear_layers(model)

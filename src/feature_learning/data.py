@@ -34,12 +34,12 @@ def sine_sum(n, rng, *, dim=5, low=-4.0, high=2.0):
     Raises
     ------
     ValueError
-        If n or dim is not a whole number >= 1, or if low >= high.
+        If n or dim is not a whole number >= 1, if low >= high, or if the box reaches beyond 1e300.
     """
-    number("n", n, 1, integer=True)
-    number("dim", dim, 1, integer=True)
-    number("low", low)
-    number("high", high, low, open_low=True)
+    n, dim = number("n", n, 1, integer=True), number("dim", dim, 1, integer=True)
+    low, high = number("low", low), number("high", high, low, open_low=True)
+    if max(-low, high) > 1e300:
+        raise ValueError(f"low and high must lie between -1e300 and 1e300; got {low} and {high}")
     x = generator("rng", rng).uniform(low, high, (n, dim))
     return x, 3.5 * np.sin(5 * x + 1).sum(axis=1)
 
@@ -93,6 +93,12 @@ def relu_teacher(n):
     ------
     ValueError
         If n < 2.
+
+    Examples
+    --------
+    >>> x, y = relu_teacher(5)
+    >>> [(float(a), round(float(b), 2)) for a, b in zip(x[:, 0], y)]
+    [(-1.0, 0.0), (-0.5, 0.0), (0.0, 0.6), (0.5, 0.95), (1.0, 0.8)]
     """
     number("n", n, 2, integer=True)
     x = np.linspace(-1, 1, n)
@@ -127,6 +133,16 @@ def sparse_parity(n, d, k, rng):
     ------
     ValueError
         If n or d is below 1, or k is not in 1..d.
+
+    Examples
+    --------
+    The label is the product of the first two signs:
+
+    >>> z, y = sparse_parity(3, 4, 2, rng=0)
+    >>> z.tolist()
+    [[0.5, 0.5, 0.5, -0.5], [-0.5, -0.5, -0.5, -0.5], [-0.5, 0.5, 0.5, 0.5]]
+    >>> y.tolist()
+    [1.0, 1.0, -1.0]
     """
     number("n", n, 1, integer=True)
     number("d", d, 1, integer=True)
@@ -151,9 +167,12 @@ def with_bias(inputs):
     Raises
     ------
     ValueError
-        If `inputs` has fewer than two dimensions.
+        If `inputs` has fewer than two dimensions, masked entries, or entries that are no real numbers.
     """
-    if np.ndim(inputs) < 2:
-        raise ValueError(f"inputs must have shape (..., n, d), one row an example; got shape {np.shape(inputs)}")
+    inputs = inputs if hasattr(inputs, "__array_function__") else np.asarray(inputs)
+    if inputs.ndim < 2:
+        raise ValueError(f"inputs must have shape (..., n, d), one row an example; got shape {inputs.shape}")
+    if inputs.dtype.kind not in "biuf" or np.ma.is_masked(inputs):
+        raise ValueError(f"inputs must hold real numbers, none of them masked; got dtype {inputs.dtype}")
     ones = np.ones_like(inputs, shape=(*inputs.shape[:-1], 1))
     return np.concatenate([inputs, ones], axis=-1)

@@ -73,12 +73,20 @@ def fully_connected(widths, activation="tanh", *, output_bias=False, dtype=torch
     ------
     ValueError
         If there are fewer than three widths, one is not a whole number >= 1, or the activation is unknown.
+
+    Examples
+    --------
+    >>> fully_connected([2, 50, 1], "tanh")
+    Sequential(
+      (0): Linear(in_features=2, out_features=50, bias=True)
+      (1): Activation(tanh)
+      (2): Linear(in_features=50, out_features=1, bias=False)
+    )
     """
     widths = list(widths)
     if len(widths) < 3:
         raise ValueError(f"widths must hold input, hidden and output sizes, three or more; got {widths!r}")
-    for width in widths:
-        number("widths", width, 1, integer=True)
+    widths = [number("widths", width, 1, integer=True) for width in widths]
     function = ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
     layers = []
     for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
@@ -102,9 +110,12 @@ def linear_layers(model):
     ValueError
         If `model` is not a module or has no linear layer.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear)] if isinstance(model, nn.Module) else []
+    known = isinstance(model, nn.Module)
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear)] if known else []
     if not layers:
-        raise ValueError(f"model must be a torch.nn.Module with a linear layer; got {type(model).__name__} without")
+        leaf = known and not list(model.children())
+        got = repr(model) if leaf else type(model).__name__ + " without" * known
+        raise ValueError(f"model must be a torch.nn.Module with a linear layer; got {got}")
     return layers
 
 
@@ -138,8 +149,14 @@ def initialise_gaussian(model, init_exponent, rng):
     ------
     ValueError
         If gamma is negative or not finite, or the model has no linear layer.
+
+    Examples
+    --------
+    >>> model = initialise_gaussian(fully_connected([2, 10_000, 1]), 0.5, rng=0)
+    >>> round(model[0].weight.std().item(), 3)  # 10,000^-0.5
+    0.01
     """
-    number("init_exponent", init_exponent, 0)
+    init_exponent = number("init_exponent", init_exponent, 0)
     rng, layers = generator("rng", rng), linear_layers(model)
     for layer in layers:
         m = layer.in_features if layer is layers[-1] else layer.out_features
@@ -172,7 +189,7 @@ def initialise_xavier(model, gain, rng):
     ValueError
         If gain is negative or not finite, or the model has no linear layer.
     """
-    number("gain", gain, 0)
+    gain = number("gain", gain, 0)
     rng = generator("rng", rng)
     for layer in linear_layers(model):
         bound = gain * math.sqrt(6 / (layer.in_features + layer.out_features))
