@@ -4,6 +4,7 @@ import ast
 import base64
 import io
 import re
+import sys
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_movie_closes_its_figures():
     before = plt.get_fignums()
     make()
     assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize("name", ["a b", "", 'x"', "x'); alert(1); ('", "a.b", 3, None, "a\n"], ids=repr)
+def test_movie_with_a_name_that_is_no_id(name):
+    with pytest.raises(ValueError, match="name must hold letters, digits, - and _ only, one at least; got"):
+        make(name=name)
+
+
+def test_movie_without_ipython_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython.display", None)  # as if it were not installed
+    with pytest.raises(RuntimeError, match="plots.movie needs IPython, .*: pip install ipython"):
+        make()
 
 
 @pytest.mark.parametrize("frames", [[], (), iter([]), np.array([])])

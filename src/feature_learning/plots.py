@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -134,7 +135,7 @@ def movie(draw, frames, *, name, alt, unit="frame", figsize=(4.6, 4.2), dpi=100,
     frames : sequence
         What `draw` is called with; `str(frame)` labels the slider.
     name : str
-        Unique in the chapter; the element's id.
+        Of letters, digits, - and _, unique in the chapter: the element's id.
     alt : str
         What is to be seen, for those who do not see it.
     unit : str
@@ -151,9 +152,16 @@ def movie(draw, frames, *, name, alt, unit="frame", figsize=(4.6, 4.2), dpi=100,
     Raises
     ------
     ValueError
-        If there is no frame.
+        If there is no frame, or the name holds other characters.
+    RuntimeError
+        If IPython, which shows the picture in a notebook, is not installed.
     """
-    from IPython.display import HTML
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"name must hold letters, digits, - and _ only, one at least; got {name!r}")
+    try:
+        from IPython.display import HTML
+    except ImportError as why:
+        raise RuntimeError("plots.movie needs IPython, which comes with Jupyter: pip install ipython") from why
     from PIL import Image
 
     frames = list(frames)
