@@ -3,6 +3,7 @@
 The site is built by `make book`; these tests read _build/html and, where there is a Chromium, open every page in it.
 """
 
+import inspect
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+
+import feature_learning as fl
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
@@ -224,6 +227,34 @@ def test_a_mistake_in_a_formula_would_stop_the_build():
     assert typesetter(r"\frac{1}{2}", True)[1] == ""
     for wrong in (r"\frac{1}{", r"\nosuchcommand x", "x_1_2"):
         assert typesetter(wrong, False)[1], wrong
+
+
+# ------------------------------------------------------------------ the page of the package
+
+
+def public_names():
+    """Every function and class that a reader may call, with the module it is written in."""
+    for name in fl.__all__:
+        thing = getattr(fl, name)
+        if not inspect.ismodule(thing):
+            yield f"{'feature_learning' if thing is fl.History else thing.__module__}.{name}"
+            continue
+        for inner in getattr(thing, "__all__", vars(thing)):
+            part = getattr(thing, inner)
+            if not inner.startswith("_") and callable(part) and getattr(part, "__module__", None) == thing.__name__:
+                yield f"{thing.__name__}.{inner}"
+
+
+def test_the_page_of_the_package_holds_every_public_name():
+    assert set(public_names()) - anchors("book/api.html") == set()
+
+
+def test_what_is_special_in_a_docstring_is_shown_as_it_is():
+    from api_docstrings import plain
+
+    text = ['|x| * a * particles_, x_1, "loss", *word* and `|x|_`', "a_ : ndarray", ">>> a * b_", "*x | 2", "", "*args"]
+    shown = [r'\|x\| * a * particles\_, x_1, ``"loss"``, *word* and `|x|_`', *text[1:5], r"\*args"]
+    assert list(plain(text)) == shown
 
 
 # ------------------------------------------------------------------ the mended theme

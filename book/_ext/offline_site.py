@@ -19,6 +19,10 @@ MENDS = [
     ("sidebar as a landmark", r'(<div id="pst-primary-sidebar" )', r'\1role="region" aria-label="Book" ', None),
     ("deprecated role", r' role="doc-biblioentry"', "", "references.html"),
     ("list with other children", r' role="list"(?= class="citation-list")', "", "references.html"),
+    # A signature that is set on several lines is a list of definitions without a term.
+    ("parameters", r'<dl>(?=\s*<dd><em class="sig-param)', '<div class="fl-parameters">', "api.html"),
+    ("parameter", r'<dd>(<em class="sig-param.*?</em>,?)</dd>', r"<div>\1</div>", "api.html"),
+    ("end of parameters", r'</dl>(?=\s*<span class="sig-paren">\)</span>)', "</div>", "api.html"),
 ]
 
 
