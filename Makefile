@@ -13,6 +13,10 @@ VENV    ?= .venv
 BIN     := $(VENV)/bin
 WORKERS ?= 2
 SHELL   := /bin/bash
+# These two come from outside. They reach the shell through the environment: as text, never as a command.
+override NB  := $(value NB)
+override URL := $(value URL)
+export NB URL
 
 READY := $(VENV)/.ready
 SITE  := _build/.site
@@ -74,12 +78,11 @@ bench: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=.
 
-NB ?= $(wildcard notebooks/*.ipynb)
 execute: $(READY)
-	$(BIN)/python book/_tools/execute.py $(NB)
+	$(BIN)/python book/_tools/execute.py $${NB:-notebooks/*.ipynb}
 
 repo: $(READY)
-	$(BIN)/python book/_tools/set_repo.py $(URL)
+	$(BIN)/python book/_tools/set_repo.py $${URL:+"$$URL"}
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache build dist src/*.egg-info

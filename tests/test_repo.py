@@ -1,5 +1,6 @@
 """The project as a whole: one address, complete pins, targets that exist, style."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -41,13 +42,14 @@ def test_every_place_names_the_same_repository():
 
 def test_a_new_address_reaches_every_place_and_can_be_taken_back(copy):
     before = {path: path.read_bytes() for path in set_repo.texts(copy)}
-    old = set_repo.slug_of(copy)
+    old, old_name = set_repo.slug_of(copy), set_repo.slug_of(copy).split("/")[1]
     changed = set_repo.rewrite(copy, "https://github.com/someone/another-book")
     names = {path.relative_to(copy).as_posix() for path in changed}
     assert {"_config.yml", "README.md", "CITATION.cff", "pyproject.toml"} <= names
     assert all(path in changed for path in copy.glob("notebooks/*.ipynb"))
     assert set_repo.slug_of(copy) == "someone/another-book" and set_repo.disagreements(copy) == []
-    assert not any(re.search(rf"{old}(?![\w-])", path.read_text(encoding="utf8")) for path in set_repo.texts(copy))
+    assert not any(re.search(rf"{old}(?![\w-])", text) for text in set_repo.texts(copy).values())
+    assert not re.search(rf"^cd {old_name}$", (copy / "README.md").read_text(encoding="utf8"), re.MULTILINE)
     set_repo.rewrite(copy, f"https://github.com/{old}")
     assert {path: path.read_bytes() for path in set_repo.texts(copy)} == before
 
@@ -61,12 +63,108 @@ def test_one_place_that_disagrees_is_found(copy, name):
     assert set_repo.disagreements(copy)
 
 
-@pytest.mark.parametrize(
-    "url", ["", "github.com/a/b", "https://example.com/a/b", "https://github.com/a", "https://github.com/a/b/c"]
-)
-def test_a_wrong_address_is_refused(copy, url):
+@pytest.mark.parametrize("slug", ["someone/book", "fl/fl", "some-one/b2", "a/src", "a/b.c", "A1/.github"])
+def test_short_names_work_and_can_be_taken_back(copy, slug):
+    """They occur in paths and, by chance, inside pictures; only addresses count."""
+    old, page = set_repo.slug_of(copy), copy / "book/short.md"
+    picture = f"![](data:image/png;base64,iVBORw0K/{old}/x+{slug}+github/{old})"
+    page.write_bytes(
+        f"{picture}\r\nhttps://github.com/{old}.git, https://colab.research.google.com/github/{old}/x".encode()
+    )
+    before = {path: path.read_bytes() for path in set_repo.texts(copy)}
+    set_repo.rewrite(copy, f"https://github.com/{slug}")
+    assert set_repo.slug_of(copy) == slug and set_repo.disagreements(copy) == []
+    assert page.read_bytes().decode().split("\r\n") == [
+        picture,
+        f"https://github.com/{slug}.git, https://colab.research.google.com/github/{slug}/x",
+    ]
+    set_repo.rewrite(copy, f"https://github.com/{old}")
+    assert {path: path.read_bytes() for path in set_repo.texts(copy)} == before
+
+
+WRONG = ["", "github.com/a/b", "https://example.com/a/b", "https://github.com/a", "https://github.com/a/b/c"]
+WRONG += [
+    f"https://github.com/{slug}" for slug in ("../..", "./x", "a/..", "a/.", "a/.git", "a.b/c", "-a/b", "a/b c", "ä/b")
+]
+WRONG += ["https://github.com/a/b; touch x", "https://github.com/a/b\n"]
+
+
+@pytest.mark.parametrize("url", WRONG)
+def test_a_wrong_address_is_refused(url):
     with pytest.raises(ValueError, match="URL must look like"):
-        set_repo.rewrite(copy, url)
+        set_repo.rewrite(ROOT / "nowhere", url)  # refused before anything is read
+
+
+def test_an_address_that_cannot_be_told_from_another_changes_nothing(copy):
+    (copy / "book/links.md").write_text("[theirs](https://github.com/them/popular-name)", encoding="utf8")
+    before = {path: path.read_bytes() for path in copy.rglob("*.*") if path.is_file()}
+    with pytest.raises(
+        ValueError, match="nothing was changed:\nbook/links.md: them/popular-name, but _config.yml has me/"
+    ):
+        set_repo.rewrite(copy, "https://github.com/me/popular-name")
+    assert {path: path.read_bytes() for path in copy.rglob("*.*") if path.is_file()} == before
+
+
+def test_a_disk_that_is_full_changes_nothing(copy, monkeypatch):
+    before = {path: path.read_bytes() for path in copy.rglob("*.*") if path.is_file()}
+    write, written = Path.write_bytes, []
+
+    def full(path, content):
+        if len(written) == 3:
+            raise OSError("No space left on device")
+        written.append(path)
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        set_repo.rewrite(copy, "https://github.com/someone/another-book")
+    assert {path: path.read_bytes() for path in copy.rglob("*.*") if path.is_file()} == before
+
+
+# ------------------------------------------------------------------ make
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Run make on a copy of the Makefile, with a Python that only prints its arguments."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n', encoding="utf8")
+    python.chmod(0o755)
+    for name in ("requirements.txt", "pyproject.toml", "notebooks/1_a.ipynb", "notebooks/2_b.ipynb", ".venv/.ready"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def run(*arguments, **environment):
+        command = ["make", "-s", "-o", "requirements.txt", "-o", "pyproject.toml", *arguments]
+        clean = {key: value for key, value in os.environ.items() if key not in ("NB", "URL", "MAKEFLAGS")}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=clean | environment, capture_output=True, text=True, check=True
+        )
+        assert not (tmp_path / "touched").exists()
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize(
+    "text",
+    ["a/b; touch touched", "$(shell touch touched)", "`touch touched`", '"; touch touched; "', "'; touch touched; '"]
+    + ["$$(touch touched)", "a & touch touched", "a\ntouch touched"],
+)
+def test_what_make_is_given_is_text_and_no_command(make, text):
+    assert make("repo", f"URL={text}") == make("repo", URL=text) == f"<book/_tools/set_repo.py><{text}>"
+    words = "".join(f"<{word}>" for word in text.split())
+    assert make("execute", f"NB={text}") == make("execute", NB=text) == f"<book/_tools/execute.py>{words}"
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_what_make_does_without_being_told(make):
+    every = "<book/_tools/execute.py><notebooks/1_a.ipynb><notebooks/2_b.ipynb>"
+    assert make("execute") == make("execute", "NB=notebooks/*.ipynb") == every
+    assert make("repo") == "<book/_tools/set_repo.py>"
 
 
 # ------------------------------------------------------------------ requirements

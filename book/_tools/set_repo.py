@@ -6,10 +6,14 @@ _config.yml holds it; the README, the notebooks' set-up cells, the citation and 
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
-ADDRESS = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
+ADDRESS = re.compile(r"https://github\.com/([a-z0-9][\w-]*)/(?!\.+(?:git)?/?$)([\w.-]+?)(?:\.git)?/?", re.ASCII | re.I)
+# What stands before and after OWNER/NAME in an address. Each host holds a dot, so none is found in a base64 picture.
+HOST = r"(?:(?<![\w-])github(?:usercontent)?\.com|\.[a-z]+/(?:v2/)?gh|\.[a-z]+/github)/"
+END = r"(?![\w-]|\.(?!git\b)\w)"
 # Every place that must name the repository: files, and how the address is written there.
 PLACES = [
     ("_config.yml", r"^  url: https://github\.com/([\w.-]+/[\w.-]+)$"),
@@ -21,58 +25,74 @@ PLACES = [
 ]
 
 
-def slug_of(root):
-    """`owner/name` as _config.yml has it."""
-    return re.search(PLACES[0][1], (root / "_config.yml").read_text(encoding="utf8"), re.MULTILINE)[1]
-
-
 def texts(root):
-    """Every file that may name the repository."""
-    patterns = ["*.md", "*.cff", "*.toml", "_config.yml", "book/*.md", "notebooks/*.ipynb", ".github/workflows/*.yml"]
-    return sorted(path for pattern in patterns for path in root.glob(pattern))
+    """Every file that may name the repository, and its text."""
+    patterns = ["*.md", "*.cff", "*.toml", "_config.yml", "book/*.md", ".github/workflows/*.yml"]
+    patterns += ["notebooks/*.ipynb", "notebooks/solutions/*.ipynb"]
+    paths = sorted(path for pattern in patterns for path in root.glob(pattern))
+    return {path: path.read_bytes().decode("utf8") for path in paths}
 
 
-def mentions(slug):
-    """A pattern that finds the repository, its Colab address, and the site published from it."""
-    owner, name = map(re.escape, slug.split("/"))
-    return re.compile(rf"(?<![\w.-])(?:{owner}/{name}|{owner}\.github\.io/{name})(?![\w-])")
+def slug_of(root, files=None):
+    """`owner/name` as _config.yml has it."""
+    return re.search(PLACES[0][1], (files or texts(root))[root / "_config.yml"], re.MULTILINE)[1]
 
 
-def disagreements(root):
-    """Places that lack the address of _config.yml or name another one, a line each."""
-    slug, found = slug_of(root), []
-    for files, pattern in PLACES:
-        for path in sorted(root.glob(files)):
-            named = re.findall(pattern, path.read_text(encoding="utf8"), re.MULTILINE)
+def disagreements(root, files=None):
+    """Places that lack the address of _config.yml or name another one, a line each; `files` as `texts` gives them."""
+    files = files or texts(root)
+    slug, found = slug_of(root, files), set()
+    for places, pattern in PLACES:
+        for path in root.glob(places):
+            named = re.findall(pattern, files[path], re.MULTILINE)
             if not named:
-                found.append(f"{path.relative_to(root)}: names no repository where {pattern} should match")
-            found += [
-                f"{path.relative_to(root)}: {other}, but _config.yml has {slug}" for other in named if other != slug
-            ]
-    book = re.escape(slug.split("/")[1])
-    for path in texts(root):
-        for other in re.findall(
-            rf"(?<![\w.-])([\w-]+)(?:\.github\.io)?/{book}(?![\w-])", path.read_text(encoding="utf8")
-        ):
-            if other != slug.split("/")[0]:
-                found.append(f"{path.relative_to(root)}: {other}/{slug.split('/')[1]}, but _config.yml has {slug}")
-    return sorted(set(found))
+                found.add(f"{path.relative_to(root)}: names no repository where {pattern} should match")
+            found |= {f"{path.relative_to(root)}: {it}, but _config.yml has {slug}" for it in named if it != slug}
+    owner, name = slug.split("/")
+    others = re.compile(
+        rf"{HOST}([\w-]+)/{re.escape(name)}{END}|(?<![\w.-])([\w-]+)\.github\.io/{re.escape(name)}{END}"
+    )
+    for path, text in files.items():
+        lines = (line for line in text.splitlines() if f"/{name}" in line)
+        for other in {a or b for line in lines for a, b in others.findall(line)} - {owner}:
+            found.add(f"{path.relative_to(root)}: {other}/{name}, but _config.yml has {slug}")
+    return sorted(found)
+
+
+def renamed(text, old, new):
+    """The text with every address of the repository `old` turned into that of `new`, and nothing else changed."""
+    owner, name = old.split("/")
+    address = re.compile(rf"({HOST}){re.escape(old)}{END}")
+    site = re.compile(rf"(?<![\w.-]){re.escape(f'{owner}.github.io/{name}')}{END}")
+    lines = text.splitlines(keepends=True)
+    for k, line in enumerate(lines):
+        if f"/{name}" in line:
+            lines[k] = site.sub(new.replace("/", ".github.io/"), address.sub(lambda m: m[1] + new, line))
+        elif line.strip() == f"cd {name}":  # after git clone
+            lines[k] = line.replace(name, new.split("/")[1])
+    return "".join(lines)
 
 
 def rewrite(root, url):
-    """Write the new address everywhere; gives the files that changed."""
+    """Write the new address everywhere, or nowhere if anything is wrong; gives the files that changed."""
     match = ADDRESS.fullmatch(url)
     if not match:
         raise ValueError(f"URL must look like https://github.com/NAME/REPOSITORY; got {url!r}")
-    owner, name = match.groups()
-    old, changed = mentions(slug_of(root)), []
-    for path in texts(root):
-        text = path.read_text(encoding="utf8")
-        new = old.sub(lambda m: f"{owner}.github.io/{name}" if ".github.io/" in m[0] else f"{owner}/{name}", text)
-        if new != text:
-            path.write_text(new, encoding="utf8")
-            changed.append(path)
-    return changed
+    before, new = texts(root), "/".join(match.groups())
+    after = {path: renamed(text, slug_of(root, before), new) for path, text in before.items()}
+    if wrong := disagreements(root, after):
+        raise ValueError(f"{new} cannot be written everywhere, so nothing was changed:\n" + "\n".join(wrong))
+    changed = {path: path.with_name(f".{path.name}.new") for path in after if after[path] != before[path]}
+    try:
+        for path, beside in changed.items():
+            beside.write_bytes(after[path].encode())
+            shutil.copymode(path, beside)
+        for path, beside in changed.items():
+            beside.replace(path)
+    finally:
+        for beside in changed.values():
+            beside.unlink(missing_ok=True)
+    return list(changed)
 
 
 def main(arguments):
