@@ -170,9 +170,7 @@ def with_bias(inputs):
         If `inputs` has fewer than two dimensions, masked entries, or entries that are no real numbers.
     """
     inputs = inputs if hasattr(inputs, "__array_function__") else np.asarray(inputs)
-    if inputs.ndim < 2:
-        raise ValueError(f"inputs must have shape (..., n, d), one row an example; got shape {inputs.shape}")
-    if inputs.dtype.kind not in "biuf" or np.ma.is_masked(inputs):
-        raise ValueError(f"inputs must hold real numbers, none of them masked; got dtype {inputs.dtype}")
-    ones = np.ones_like(inputs, shape=(*inputs.shape[:-1], 1))
-    return np.concatenate([inputs, ones], axis=-1)
+    if inputs.ndim < 2 or inputs.dtype.kind not in "biuf" or np.ma.is_masked(inputs):
+        got = f"{inputs.dtype}, shape {inputs.shape}" + ", masked" * np.ma.is_masked(inputs)
+        raise ValueError(f"inputs must be real numbers of shape (..., n, d), none masked; got {got}")
+    return np.concatenate([inputs, np.ones_like(inputs, shape=(*inputs.shape[:-1], 1))], axis=-1)

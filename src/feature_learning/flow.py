@@ -164,16 +164,9 @@ def gradient_flow(x, y, *, width, gamma, gamma_prime, seed=0, tolerance=0.01, st
     group = max(1, 8192 // width)  # a few runs at a time, so that their arrays stay in the cache
     with np.errstate(over="ignore", invalid="ignore"):  # _descend raises when numbers stop being finite
         kappa, ratio = float(width) ** -gamma, float(width) ** -gamma_prime
+        each = first_a, first_w, kappa, ratio
         parts = [
-            _descend(
-                inputs,
-                y,
-                *(v[i : i + group] for v in (first_a, first_w, kappa, ratio)),
-                tolerance,
-                step_fraction,
-                max_steps,
-                i,
-            )
+            _descend(inputs, y, *(v[i : i + group] for v in each), tolerance, step_fraction, max_steps, i)
             for i in range(0, len(seeds), group)
         ]
     result = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -186,13 +179,8 @@ def gradient_flow(x, y, *, width, gamma, gamma_prime, seed=0, tolerance=0.01, st
 def _descend(inputs, y, a, w, kappa, ratio, tolerance, step_fraction, max_steps, number_of_first):
     """Run a group of flows side by side; those that have converged leave the arrays."""
     runs, n, live = len(a), len(y), np.arange(len(a))
-    end = {
-        "relative_loss": np.ones(runs),
-        "steps": np.zeros(runs, int),
-        "time": np.zeros(runs),
-        "weights": w.copy(),
-        "outputs": a.copy(),
-    }
+    end = {"relative_loss": np.ones(runs), "steps": np.zeros(runs, int), "time": np.zeros(runs)}
+    end |= {"weights": w.copy(), "outputs": a.copy()}
     time, top, size_then, age = (np.zeros(runs) for _ in range(4))
     for step in range(max_steps + 1):
         errors, pulls, rate_a, rate_w = velocity(a, w, inputs, y, kappa, ratio)

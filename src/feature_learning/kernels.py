@@ -54,9 +54,7 @@ def _angles(x, z, power=1):
     with np.errstate(over="ignore", under="ignore"):
         sizes = np.ldexp(norms, p[:, None] + q) ** power
     if sizes.max() > 1e300:
-        raise ValueError(
-            f"x and z must give kernels below 1e300; got rows as large as 2^{p.max()} and 2^{q.max()}: scale them down"
-        )
+        raise ValueError(f"x and z must give kernels below 1e300; got rows as large as 2^{p.max()} and 2^{q.max()}")
     return sizes, np.arccos(cosine), cosine
 
 

@@ -111,11 +111,8 @@ def merge(model, *, threshold=0.999):
             f"model must consist of linear and ReLU layers, for no other activation is merging exact; "
             f"it holds {foreign[0]}"
         )
-    own = [f"layer {i} ({type(layer).__name__})" for i, layer in enumerate(model) if not _plain(layer)]
-    if own:
-        raise ValueError(
-            f"model must hold plain layers, without a parametrization or a forward of their own; got {', '.join(own)}"
-        )
+    if own := ", ".join(f"layer {i} ({type(layer).__name__})" for i, layer in enumerate(model) if not _plain(layer)):
+        raise ValueError(f"model must hold plain layers, none with a forward or parametrization of its own; got {own}")
     smaller = nn.Sequential(*[copy.deepcopy(layer) for layer in model])
     at = [i for i, layer in enumerate(model) if isinstance(layer, nn.Linear)]
     if not at:
