@@ -20,6 +20,7 @@ distributed = pytest.importorskip("distributed")
 
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 5,  # of the workers that held a task, before the task is given up
+    "distributed.worker.multiprocessing-method": "spawn" if os.name == "nt" else "forkserver",
     "distributed.worker.daemon": True,  # workers end with the process that started them
     "distributed.worker.memory.terminate": False,
     "distributed.admin.tick.limit": "1m",  # a loaded machine answers late: no warnings
@@ -28,18 +29,25 @@ SETTINGS = {
 }
 
 
-@pytest.fixture
-def client(tmp_path):
-    """A client of a cluster of two worker processes: loopback only, no dashboard, files under tmp_path."""
-    with (
-        dask.config.set(SETTINGS | {"temporary-directory": str(tmp_path)}),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, silence_logs=50
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        client.wait_for_workers(2, timeout=30)
-        yield client
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """A client of a cluster of two worker processes: loopback only, no dashboard, files in a folder of their own."""
+    with dask.config.set(SETTINGS | {"temporary-directory": str(tmp_path_factory.mktemp("dask"))}):
+        if os.name != "nt":  # the server from which workers are forked imports once for all of them
+            distributed.utils.get_mp_context().set_forkserver_preload(["distributed", "feature_learning"])
+        with (
+            distributed.LocalCluster(
+                n_workers=2,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                silence_logs=50,
+            ) as cluster,
+            distributed.Client(cluster) as client,
+        ):
+            client.wait_for_workers(2, timeout=30)
+            yield client
 
 
 def pids(client):
@@ -78,11 +86,11 @@ def test_a_worker_that_is_killed_loses_nothing(client):
     before = pids(client)
     victim = min(before)
     with parallel_config(backend="dask"):
-        results = Parallel(return_as="generator")(delayed(slow_fit)(seed, 0.5) for seed in range(10))
+        results = Parallel(return_as="generator")(delayed(slow_fit)(seed, 0.3) for seed in range(8))
         sweep = [next(results)]
         os.kill(victim, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
         sweep += list(results)
-    assert len(sweep) == 10
+    assert len(sweep) == 8
     for seed, (particles, _) in enumerate(sweep):
         np.testing.assert_array_equal(particles, slow_fit(seed, 0)[0])
     client.wait_for_workers(2, timeout=30)
