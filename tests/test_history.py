@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feature_learning import History, data, mfld, networks, training
-from feature_learning.history import Recorder, recording_steps, stack
+from feature_learning.history import Recorder, recording_steps
 
 
 def example():
@@ -74,13 +74,98 @@ def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", steps=np.arange(3))
     np.save(tmp_path / "array.npy", np.arange(3))
     for name in ("other.npz", "array.npy"):
-        with pytest.raises(ValueError, match=f"path must name a saved History; .*{name} has no 'meta' entry"):
+        with pytest.raises(ValueError, match=f"path must name a saved History; .*{name} is none"):
             History.load(tmp_path / name)
     (tmp_path / "text.npz").write_text("not an archive")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="path must name a saved History; .*text.npz is none"):
         History.load(tmp_path / "text.npz")
     with pytest.raises(FileNotFoundError):
         History.load(tmp_path / "absent.npz")
+
+
+def test_a_name_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("foo", "run.npz", "run.v2"):
+        example().save(name)
+        assert History.load(name).finished is False
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["foo", "run.npz", "run.v2"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_a_save_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, error):
+    """A full disk and Ctrl-C, both after half of the bytes."""
+    path = tmp_path / "run.npz"
+    example().save(path)
+    before = path.read_bytes()
+
+    def half(file, **arrays):
+        file.write(before[: len(before) // 2])
+        raise error
+
+    monkeypatch.setattr(np, "savez_compressed", half)
+    with pytest.raises(type(error)):
+        History(np.arange(2), {}, np.arange(0), {}).save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_save_replaces_the_file_behind_a_link_and_nothing_but_files(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near").symlink_to(tmp_path / "far" / "run.npz")
+    example().save(tmp_path / "near")
+    assert (tmp_path / "near").is_symlink() and not (tmp_path / "far" / "run.npz").is_symlink()
+    for path in (tmp_path / "far", "/dev/null"):
+        with pytest.raises(ValueError, match="path must name an ordinary file, or none yet; got"):
+            example().save(path)
+
+
+@pytest.mark.parametrize(
+    "series, message",
+    [
+        ({"loss": np.zeros(2)}, r"series/loss must hold numbers, as many as steps; got shape \(2,\), dtype float64"),
+        ({"loss": np.array([None] * 3)}, r"series/loss must hold numbers, .* dtype object"),
+        ({"loss": np.array("abc")}, r"series/loss must hold numbers, .* got shape \(\)"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(tmp_path, series, message):
+    with pytest.raises(ValueError, match=message):
+        History(np.arange(3), series, np.arange(0), {}).save(tmp_path / "run.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_series_of_unequal_length_are_no_record(tmp_path):
+    arrays = {"steps": np.arange(3), "series/loss": np.arange(2), "snapshot_steps": np.arange(2)}
+    np.savez(tmp_path / "bad.npz", meta=np.array('{"settings": {}, "finished": true}'), **arrays)
+    with pytest.raises(ValueError, match=r"path must name a saved History; .*bad.npz is none: .*series/loss"):
+        History.load(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("meta", ["[]", "null", "{", '{"finished": true}', '{"settings": 3, "finished": true}', "7"])
+def test_a_foreign_meta_entry_is_no_record(tmp_path, meta):
+    np.savez(tmp_path / "bad.npz", steps=np.arange(3), snapshot_steps=np.arange(2), meta=np.array(meta))
+    with pytest.raises(ValueError, match="path must name a saved History; .*bad.npz is none"):
+        History.load(tmp_path / "bad.npz")
+
+
+def test_truncated_and_damaged_files_are_value_errors_that_name_the_path(tmp_path):
+    """Every tenth length, and three bytes changed two hundred times: BadZipFile, EOFError, zlib.error and others."""
+    path, rng = tmp_path / "run.npz", np.random.default_rng(0)
+    example().save(path)
+    whole, refused = path.read_bytes(), 0
+    damaged = [whole[:length] for length in range(0, len(whole), 10)]
+    for places in rng.integers(len(whole), size=(200, 3)):
+        changed = bytearray(whole)
+        for place in places:
+            changed[place] ^= rng.integers(1, 256)
+        damaged.append(bytes(changed))
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            History.load(path)  # a change in what nobody reads, such as a date, does no harm
+        except ValueError as error:
+            assert f"path must name a saved History; {path} is none" in str(error)
+            assert "allow_pickle=`" not in str(error)  # no advice to load it unsafely
+            refused += 1
+    assert refused > len(damaged) - 40
 
 
 @pytest.mark.parametrize(
@@ -93,6 +178,8 @@ def test_other_files_are_refused(tmp_path):
         (3, 6, [0, 3, 6]),
         (np.int64(2), 4, [0, 2, 4]),
         (100, 7, [0, 7]),
+        (10**400, 7, [0, 7]),
+        (np.int8(100), 255, [0, 100, 200, 255]),
         (5, 0, [0]),
         ([4, 1, 4], 7, [1, 4]),
         ((0,), 7, [0]),
@@ -106,19 +193,32 @@ def test_recording_steps(every, n_steps, expected):
 
 @pytest.mark.parametrize(
     "every",
-    [0, -1, True, False, 2.0, "3", [], [1.0], [True], [-1, 2], [8], [[1, 2]], [1, None], np.array(3), {"1": 2}],
-    ids=repr,
+    [
+        0,
+        -1,
+        True,
+        False,
+        2.0,
+        "3",
+        [],
+        [1.0],
+        [True],
+        [-1, 2],
+        [8],
+        [[1, 2]],
+        [1, None],
+        np.array(3),
+        {"1": 2},
+        {1, 2},
+        [[1], [1, 2]],
+        (k for k in [1]),
+        [10**30],
+    ],
+    ids=lambda every: f"{every!r:.30}",
 )
 def test_recording_steps_that_make_no_sense(every):
     with pytest.raises(ValueError, match="record_every must be None, a whole number >= 1, or steps from 0 to 7; got"):
         recording_steps("record_every", every, 7)
-
-
-def test_stack():
-    rows = [{"steps": 0, "w": np.zeros((2, 3))}, {"steps": 5, "w": np.ones((2, 3))}]
-    stacked = stack(rows)
-    assert stacked["steps"].tolist() == [0, 5] and stacked["w"].shape == (2, 2, 3)
-    assert list(stack([])) == ["steps"] and len(stack([])["steps"]) == 0
 
 
 # ------------------------------------------------------------------------------------------------ the recorder

@@ -1,10 +1,11 @@
 """One plain record of a run, the same for networks and for particles, and what every loop needs to make it."""
 
 import json
-import reprlib
 import signal
 import threading
-from dataclasses import dataclass, field
+import uuid
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -38,34 +39,74 @@ class History:
     settings: dict = field(default_factory=dict)
     finished: bool = True
 
+    def _arrays(self):
+        """All arrays by the names that they have in a file, if each is as long as its steps, else ValueError."""
+        arrays = {}
+        for of, part in (("steps", "series"), ("snapshot_steps", "snapshots")):
+            steps = getattr(self, of)
+            for name, v in ({of: steps} | {f"{part}/{k}": v for k, v in getattr(self, part).items()}).items():
+                arrays[name] = v = np.asarray(v)
+                if v.shape[:1] != (np.size(steps),) or v.dtype.kind not in "biufc":
+                    raise ValueError(f"{name} must hold numbers, as many as {of}; got shape {v.shape}, dtype {v.dtype}")
+        return arrays
+
     def save(self, path):
-        """Write the record to `path` (.npz); nothing in it needs pickle."""
-        arrays = {"steps": self.steps, "snapshot_steps": self.snapshot_steps}
-        arrays |= {f"series/{k}": v for k, v in self.series.items()}
-        arrays |= {f"snapshots/{k}": v for k, v in self.snapshots.items()}
+        """Write the record in NumPy's .npz format; nothing in it needs pickle.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Taken as it is, no ending is added. A file that is there already is replaced once the new one is complete:
+            if anything fails or Ctrl-C comes, it stays as it was.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not hold numbers or are not as long as their steps, or `path` is no ordinary file.
+        """
+        path, arrays = Path(path).resolve(), self._arrays()
+        if path.exists() and not path.is_file():
+            raise ValueError(f"path must name an ordinary file, or none yet; got {path}")
         meta = {"settings": self.settings, "finished": self.finished}
         arrays["meta"] = np.array(json.dumps(meta, default=np.generic.item))  # NumPy's numbers become plain ones
-        np.savez_compressed(path, **arrays)
+        beside = path.with_name(f".{uuid.uuid4().hex}.part")
+        try:
+            with open(beside, "xb") as file:
+                np.savez_compressed(file, **arrays)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path):
         """Read a record that `save` wrote.
 
+        Parameters
+        ----------
+        path : str or path-like
+            As it was given to `save`.
+
         Raises
         ------
         ValueError
-            If the file holds objects that would need pickle, or is not such a record.
+            If the file is not such a record, is damaged, or holds objects that would need pickle.
+        OSError
+            If there is no such file, or it may not be read.
         """
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile) or "meta" not in file:
-            raise ValueError(f"path must name a saved History; {path} has no 'meta' entry")
-        with file:
-            meta = json.loads(str(file["meta"]))
-            parts = {
-                part: {key.split("/", 1)[1]: file[key] for key in file.files if key.startswith(part + "/")}
-                for part in ("series", "snapshots")
-            }
-            return cls(file["steps"], parts["series"], file["snapshot_steps"], parts["snapshots"], **meta)
+        with open(path, "rb") as raw:
+            try:
+                with np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
+                    arrays = {name: file[name] for name in file.files}
+                meta = json.loads(str(arrays.pop("meta")))
+                history = cls(arrays.pop("steps"), {}, arrays.pop("snapshot_steps"), {}, dict(meta["settings"]))
+                history.finished = bool(meta["finished"])
+                for name, array in arrays.items():
+                    part, key = name.split("/", 1)
+                    {"series": history.series, "snapshots": history.snapshots}[part][key] = array
+                history._arrays()
+            except Exception as why:  # zipfile, zlib, json and NumPy have a dozen kinds of error for a damaged file
+                raise ValueError(f"path must name a saved History; {path} is none: {why!r}") from why
+        return history
 
     def run(self, k):
         """One run of a record of several, whose arrays have an axis for the runs after that of the steps.
@@ -137,15 +178,14 @@ class Recorder:
         n_steps = number("n_steps", n_steps, 0, integer=True)
         self._record_at = frozenset(recording_steps("record_every", record_every, n_steps).tolist())
         self._copy_at = frozenset(recording_steps("snapshot_every", snapshot_every, n_steps).tolist())
-        self._rows, self._copies, self._stacked = [], [], None
+        self._rows, self._copies, self._asked = [], [], False
         self._bound, self._limit, self.last = bound, None, None
-        self._asked, self._finished, self._handler = False, False, None
 
     def __enter__(self):
-        # signals reach the main thread only; whoever has a handler of his own keeps it
-        if threading.current_thread() is threading.main_thread():
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                self._handler = signal.signal(signal.SIGINT, self._ask)
+        # signals reach the main thread only, and whoever has a handler of his own keeps it
+        main = threading.current_thread() is threading.main_thread()
+        held = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        self._handler = signal.signal(signal.SIGINT, self._ask) if held else None
         return self
 
     def _ask(self, *_):
@@ -157,10 +197,9 @@ class Recorder:
         if self._handler:  # nothing disturbs the stacking
             signal.signal(signal.SIGINT, lambda *_: None)
         try:
-            if kind is None or issubclass(kind, KeyboardInterrupt):
-                self._finished = kind is None
-                self._stacked = _stack(self._rows), _stack(self._copies)
-                return True
+            if kind in (None, KeyboardInterrupt):
+                self._history = History(*_stack(self._rows), *_stack(self._copies), finished=kind is None)
+            return kind is KeyboardInterrupt
         finally:
             if self._handler:
                 signal.signal(signal.SIGINT, self._handler)
@@ -187,16 +226,15 @@ class Recorder:
         """Which losses are not finite or above the bound that the first ones set: booleans of the shape of `loss`."""
         loss = np.array(loss, dtype=float)
         if self._limit is None:
-            self._limit = np.inf if self._bound is None else self._bound(loss)
-        bad = ~(np.isfinite(loss) & (loss <= self._limit))
+            self._limit = np.fmin(self._bound(loss) if self._bound else np.inf, np.finfo(float).max)
+        bad = ~(loss <= self._limit)
         if not bad.any():
             self.last = loss
         return bad
 
     def history(self, settings):
         """What was recorded, once the loop is left."""
-        (steps, series), (snapshot_steps, snapshots) = self._stacked
-        return History(steps, series, snapshot_steps, snapshots, settings, self._finished)
+        return replace(self._history, settings=settings)
 
 
 def recording_steps(name, every, n_steps):
@@ -215,8 +253,7 @@ def recording_steps(name, every, n_steps):
     except ValueError:  # rows of unequal length
         good = False
     if not good:
-        shown = reprlib.repr(every)
-        raise ValueError(f"{name} must be None, a whole number >= 1, or steps from 0 to {n_steps}; got {shown}")
+        raise ValueError(f"{name} must be None, a whole number >= 1, or steps from 0 to {n_steps}; got {every!r:.80}")
     return np.unique(steps)
 
 
