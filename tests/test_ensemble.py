@@ -1,6 +1,7 @@
 """Many networks at once: equal to training them one by one, in what is recorded, refused and left behind."""
 
 import copy
+import signal
 import warnings
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from feature_learning import History, data, networks, training
-from feature_learning.training import train, train_ensemble
+from feature_learning import History, data, networks
+from feature_learning.ensemble import train_ensemble
+from feature_learning.training import train
 
 X, Y = data.sine_sum(20, 0)
 
@@ -42,29 +44,65 @@ def assert_same(history, singles, tolerance=1e-6):
             np.testing.assert_allclose(found, v, rtol=tolerance, atol=tolerance * scale, err_msg=f"{k} of copy {i}")
 
 
+def assert_parameters(model, expected, tolerance=0.0):
+    for k, p in parameters(model).items():
+        np.testing.assert_allclose(p, expected[k], rtol=tolerance, atol=tolerance * abs(expected[k]).max(), err_msg=k)
+
+
 # ------------------------------------------------------------------------------------------------ the same numbers
-@pytest.mark.parametrize("optimiser, step_size", [("adam", 0.01), ("sgd", 0.01)])
-@pytest.mark.parametrize("clip", [None, 1.0])
-def test_equal_to_separate_runs(optimiser, step_size, clip):
-    """Three activations, three scales, several hundred steps, 1e-6 relative in float64."""
-    models = ensemble(6, activations=("tanh", "relu", "sigmoid"), gammas=(0.5, 0.5, 0.5, 2, 2, 1))
+def equal_to_separate_runs(tolerance, copies=6, **settings):
+    """Three activations, three scales, in float64: every series, snapshot, setting and trained parameter."""
+    models = ensemble(copies, activations=("tanh", "relu", "sigmoid"), gammas=(0.5, 2, 1, 2, 1, 0.5))
     twins = copy.deepcopy(models)
-    settings = {
-        "n_steps": 400,
-        "step_size": step_size,
-        "optimiser": optimiser,
-        "test": data.sine_sum(9, 1),
-        "record_every": 40,
-        "snapshot_every": 100,
-        "max_gradient_norm": clip,
-    }
+    settings |= {"step_size": 0.01, "test": data.sine_sum(9, 1), "record_every": 20, "snapshot_every": 20}
     history = train_ensemble(models, X, Y, **settings)
-    assert_same(history, [train(m, X, Y, **settings) for m in twins])
+    singles = [train(m, X, Y, **settings) for m in twins]
+    assert_same(history, singles, tolerance)
+    for k, (model, twin) in enumerate(zip(models, twins, strict=True)):
+        assert_parameters(model, parameters(twin), tolerance)
+        assert history.run(k).settings == singles[k].settings
+        np.testing.assert_array_equal(history.run(k).series["test_loss"], history.series["test_loss"][:, k])
+    assert history.finished and history.settings["copies"] == copies
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_equal_to_separate_runs(optimiser, clip):
+    """Forty steps to 1e-10: a step that differs by 1e-11 of itself is found, which hundreds of steps would hide."""
+    equal_to_separate_runs(1e-10, n_steps=40, optimiser=optimiser, max_gradient_norm=clip)
+
+
+def test_equal_to_separate_runs_after_hundreds_of_steps():
+    equal_to_separate_runs(1e-6, copies=3, n_steps=400, optimiser="adam", max_gradient_norm=1.0)
+
+
+@pytest.mark.parametrize("gamma", [4, 7])
+def test_a_tiny_start_loses_no_digits(gamma):
+    """Hidden values of 1e-4 to 1e-6 of their own: tanh as 2 sigmoid(2x) - 1 would err by 1e-16, not by 1e-16 x."""
+    models = ensemble(3, gammas=(gamma,), width=20)
+    twins = copy.deepcopy(models)
+    history = train_ensemble(models, X, Y, n_steps=2, optimiser="sgd", step_size=0.01)
+    for k, twin in enumerate(twins):
+        start = parameters(twin)
+        train(twin, X, Y, n_steps=2, optimiser="sgd", step_size=0.01)
+        for name, p in parameters(twin).items():  # what the gradients moved is tinier still
+            np.testing.assert_allclose(
+                history.snapshots[name][-1, k] - start[name], p - start[name], rtol=1e-9, atol=1e-15 * abs(p).max()
+            )
+
+
+@pytest.mark.parametrize("settings", [{"layers": -1}, {"layers": [0]}, {"optimiser": "momentum"}], ids=repr)
+def test_layers_and_optimisers_of_ones_own(settings):
+    if "optimiser" in settings:
+        settings = {"optimiser": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9)}
+    models = ensemble(3, activations=("tanh", "relu"))
+    twins = copy.deepcopy(models)
+    history = train_ensemble(models, X, Y, n_steps=10, **settings)
+    singles = [train(m, X, Y, n_steps=10, **settings) for m in twins]
+    assert_same(history, singles, 1e-10)
+    assert history.run(1).settings == singles[1].settings
     for model, twin in zip(models, twins, strict=True):
-        for k, p in parameters(twin).items():
-            np.testing.assert_allclose(parameters(model)[k], p, rtol=1e-6, atol=1e-6 * abs(p).max())
-    assert history.finished and history.settings["copies"] == 6
-    assert {k: v for k, v in history.settings.items() if k != "copies"} == train(twins[0], X, Y, **settings).settings
+        assert_parameters(model, parameters(twin), 1e-10)
 
 
 def test_data_of_its_own_for_each_copy():
@@ -136,7 +174,8 @@ def test_no_steps_and_no_random_state():
 
 
 @pytest.mark.parametrize("stop", [1, 2, 6])
-def test_interrupted_run_keeps_what_it_has(stop, monkeypatch):
+@pytest.mark.parametrize("kind", ["raised", "signal"])
+def test_interrupted_run_keeps_what_it_has(stop, kind):
     """Ctrl-C during optimiser step number `stop`: records up to there, and models that can go on."""
     calls = []
 
@@ -144,16 +183,21 @@ def test_interrupted_run_keeps_what_it_has(stop, monkeypatch):
         def step(self, closure=None):
             calls.append(1)
             if len(calls) == stop:
-                raise KeyboardInterrupt
+                if kind == "raised":
+                    raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)  # waits for the end of the step
             return super().step(closure)
 
-    monkeypatch.setitem(training.OPTIMISERS, "sgd", Interrupted)
     models = ensemble(3)
-    history = train_ensemble(models, X, Y, n_steps=50, optimiser="sgd", snapshot_every=1)
+    history = train_ensemble(models, X, Y, n_steps=50, optimiser=Interrupted, snapshot_every=1)
     assert history.finished is False and history.steps.tolist() == list(range(stop))
     for i, model in enumerate(models):
-        for k, p in parameters(model).items():
-            np.testing.assert_array_equal(p, history.snapshots[k][-1, i])
+        last = {k: v[-1, i] for k, v in history.snapshots.items()}
+        if kind == "raised":
+            assert_parameters(model, last)
+        else:
+            train(twin := copy.deepcopy(ensemble(3)[i]), X, Y, n_steps=stop, optimiser=torch.optim.SGD)
+            assert_parameters(model, parameters(twin), 1e-10)
 
 
 # ------------------------------------------------------------------------------------------------ divergence
@@ -188,6 +232,12 @@ def test_a_start_that_is_not_a_number_is_named():
 
 
 # ------------------------------------------------------------------------------------------------ bad input
+def half_frozen():
+    one, other = ensemble(2)
+    other[0].requires_grad_(False)
+    return [one, other]
+
+
 def wide(copies):
     return ensemble(2) + ensemble(copies, width=8)
 
@@ -208,6 +258,22 @@ BAD = [
     ({"y": np.full(20, np.nan)}, "y must hold finite numbers only; 20 of 20 are NaN or infinite"),
     ({"y": np.zeros((20, 2))}, r"y must have the model's output shape, \(20, 1\); got \(20, 2\)"),
     ({"test": (np.ones((4, 5)), np.ones(3))}, r"test\[0\] must have shape"),
+    (
+        {"test": (np.ones((4, 5)), np.ones((4, 3)))},
+        r"test\[1\] must have the model's output shape, \(4, 1\); got \(4, 3\)",
+    ),
+    ({"test": (np.ones((4, 3)), np.ones(4))}, r"test\[0\] must be inputs that the model takes; got \(4, 3\): "),
+    ({"test": (np.ones((4, 5)),)}, r"test must be a pair \(inputs, targets\); got 1 entries"),
+    ({"test": np.ones((2, 5))}, r"test must be a pair \(inputs, targets\); got ndarray"),
+    ({"x": np.ones((20, 4))}, r"x must be inputs that the model takes; got \(20, 4\): "),
+    ({"x": np.ones((20, 5)) * 1j}, "x must hold real numbers; got dtype complex128"),
+    ({"step_size": 10**400}, r"step_size must be a number > 0; got a whole number above 10\^100"),
+    ({"layers": 2}, "layers must be a whole number >= -2 and <= 1; got 2"),
+    ({"optimiser": torch.optim.SGD, "step_size": 0.1}, "step_size must be left out if optimiser is a function"),
+    ({"models": [nn.Sequential(nn.Tanh())]}, "model must be a torch.nn.Module with parameters; got Sequential without"),
+    ({"models": [m.requires_grad_(False) for m in ensemble(2)]}, "model must have a parameter to train"),
+    ({"models": [m.half() for m in ensemble(2)]}, "model must have parameters of .*; got torch.float16"),
+    ({"models": half_frozen()}, "models must agree in .* which are trained; got .* in model 0 and .* in model 1"),
 ]
 
 
@@ -220,6 +286,31 @@ def test_bad_input_before_any_work(change, message):
     for model, p in zip(models, start, strict=True):
         for k, v in parameters(model).items():
             np.testing.assert_array_equal(v, p[k])
+
+
+@pytest.mark.parametrize("n_steps", [np.int8(127), np.uint8(255)], ids=repr)
+def test_small_integer_types_take_all_their_steps(n_steps):
+    history = train_ensemble(ensemble(2), X, Y, n_steps=n_steps)
+    assert history.finished and len(history.steps) == int(n_steps) + 1
+
+
+def test_views_with_negative_strides():
+    views = train_ensemble(ensemble(2), X[::-1, ::-1], Y[::-1], n_steps=2, test=(X[::-2], Y[::-2]))
+    copies = train_ensemble(ensemble(2), X[::-1, ::-1].copy(), Y[::-1].copy(), n_steps=2)
+    np.testing.assert_allclose(views.series["loss"], copies.series["loss"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("own", ["data", "test"])
+def test_data_of_each_copy_and_shared_data_go_together(own):
+    """Training data of each copy with test data for all, and the other way round; the stacks are 0, 2 and 1."""
+    each = [data.sine_sum(20, seed) for seed in range(3)]
+    stacked = tuple(np.stack(part) for part in zip(*each, strict=True))
+    models = ensemble(3, activations=("tanh", "relu"))
+    twins = copy.deepcopy(models)
+    train_on, test = (stacked, (X[:7], Y[:7])) if own == "data" else ((X, Y), stacked)
+    history = train_ensemble(models, *train_on, n_steps=4, test=test)
+    pairs = [(d, test) if own == "data" else (train_on, d) for d in each]
+    assert_same(history, [train(m, *d, n_steps=4, test=t) for m, (d, t) in zip(twins, pairs, strict=True)], 1e-10)
 
 
 def test_models_that_print_alike_and_differ_are_refused():

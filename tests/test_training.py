@@ -279,6 +279,31 @@ BAD = [
     ({"y": np.zeros((20, 2))}, r"y must have the model's output shape, \(20, 1\); got \(20, 2\)"),
     ({"test": (np.zeros((0, 5)), np.zeros(0))}, r"test\[0\] must not be empty"),
     ({"test": (np.ones((20, 5)), NAN)}, r"test\[1\] must hold finite numbers only"),
+    (
+        {"test": (np.ones((4, 5)), np.ones((4, 3)))},
+        r"test\[1\] must have the model's output shape, \(4, 1\); got \(4, 3\)",
+    ),
+    ({"test": (np.ones((4, 3)), np.ones(4))}, r"test\[0\] must be inputs that the model takes; got \(4, 3\): "),
+    ({"test": (np.ones((4, 5)),)}, r"test must be a pair \(inputs, targets\); got 1 entries"),
+    ({"test": np.ones((2, 5))}, r"test must be a pair \(inputs, targets\); got ndarray"),
+    ({"test": 5}, r"test must be a pair \(inputs, targets\); got int"),
+    ({"x": np.ones((20, 4))}, r"x must be inputs that the model takes; got \(20, 4\): .*20x4 and 5x7"),
+    ({"x": np.ones((20, 5)) * 1j}, "x must hold real numbers; got dtype complex128"),
+    ({"x": np.ones((20, 5)).astype(str)}, "x must hold real numbers; got dtype <U"),
+    ({"x": [[1.0], [1.0, 2.0]]}, "x must be an array of numbers; got rows of unequal length"),
+    ({"y": np.ma.masked_equal(np.arange(20), 3)}, "y must have no masked entries; got 1"),
+    ({"y": np.arange(20).astype("datetime64[s]")}, "y must hold real numbers; got dtype datetime64"),
+    ({"step_size": 10**400}, r"step_size must be a number > 0; got a whole number above 10\^100"),
+    ({"record_every": (k for k in [1])}, "record_every must be None, .* got <generator"),
+    ({"layers": 2}, "layers must be a whole number >= -2 and <= 1; got 2"),
+    ({"layers": [0.0]}, "layers must be a whole number >= -2 and <= 1; got 0.0"),
+    ({"layers": []}, r"model must have a parameter to train; got none with requires_grad \(layers=\[\]\)"),
+    (
+        {"optimiser": torch.optim.SGD, "step_size": 0.1},
+        "step_size must be left out if optimiser is a function, .* got 0.1",
+    ),
+    ({"optimiser": lambda parameters: None}, "optimiser must return a torch.optim.Optimizer, not LBFGS; got NoneType"),
+    ({"optimiser": torch.optim.LBFGS}, "optimiser must return a torch.optim.Optimizer, not LBFGS; got LBFGS"),
     ({"test": (np.ones((4, 5)), np.ones(3))}, r"test\[0\] must have shape \(n, dim\) and test\[1\] n entries"),
 ]
 
@@ -291,6 +316,89 @@ def test_bad_input_before_any_work(change, message):
         train(model, **({"x": x, "y": y, "n_steps": 5} | change))
     for k, p in parameters(model).items():
         np.testing.assert_array_equal(p, start[k])
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda model: nn.Sequential(nn.Tanh()), "a torch.nn.Module with parameters; got Sequential without"),
+        (lambda model: None, "a torch.nn.Module with parameters; got NoneType without"),
+        (lambda model: model.requires_grad_(False), r"a parameter to train; got none with requires_grad"),
+        (lambda model: model.bfloat16(), "parameters of torch.float32 or torch.float64; got torch.bfloat16"),
+        (lambda model: model.half(), "parameters of torch.float32 or torch.float64; got torch.float16"),
+    ],
+)
+def test_models_that_cannot_be_trained(spoil, message):
+    model, x, y = problem()
+    with pytest.raises(ValueError, match=f"model must (be|have) {message}"):
+        train(spoil(model), x, y, n_steps=1)
+
+
+def test_test_data_are_checked_before_training_even_if_nothing_is_recorded_then():
+    model, x, y = problem()
+    start = parameters(model)
+    with pytest.raises(ValueError, match=r"test\[1\] must have the model's output shape"):
+        train(model, x, y, n_steps=5, record_every=[5], test=(x, np.ones((20, 2))))
+    assert_close(model, start)
+
+
+@pytest.mark.parametrize("n_steps", [np.int8(127), np.uint8(255), np.int16(300)], ids=repr)
+def test_small_integer_types_take_all_their_steps(n_steps):
+    model, x, y = problem()
+    history = train(model, x, y, n_steps=n_steps, record_every=[int(n_steps)])
+    assert history.finished and history.steps.tolist() == [n_steps] and history.settings["n_steps"] == n_steps
+
+
+def test_views_with_negative_strides():
+    model, x, y = problem()
+    twin = copy.deepcopy(model)
+    views = train(model, x[::-1, ::-1], y[::-1], n_steps=2, test=(x[::-2, ::-1], y[::-2]))
+    copies = train(twin, x[::-1, ::-1].copy(), y[::-1].copy(), n_steps=2, test=(x[::-2, ::-1].copy(), y[::-2].copy()))
+    for key in ("loss", "test_loss"):
+        np.testing.assert_allclose(views.series[key], copies.series[key], rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------ optimisers, layers
+def test_an_optimiser_of_ones_own():
+    """Polyak's heavy ball, three steps by hand: v <- 0.9 v + g, p <- p - 0.05 v."""
+    model, x, y = problem()
+    p = parameters(model)
+    v = {k: 0 * q for k, q in p.items()}
+    for _ in range(3):
+        g = gradient(p, x, y)[1]
+        v = {k: 0.9 * v[k] + g[k] for k in p}
+        p = {k: p[k] - 0.05 * v[k] for k in p}
+    history = train(model, x, y, n_steps=3, optimiser=lambda q: torch.optim.SGD(q, lr=0.05, momentum=0.9))
+    assert_close(model, p)
+    assert history.settings["optimiser"] == "SGD" and history.settings["step_size"] == 0.05
+
+
+@pytest.mark.parametrize("layers, names", [(-1, ["4.weight"]), ([0, 1], ["0.weight", "0.bias", "2.weight", "2.bias"])])
+def test_some_layers_only(layers, names):
+    """The others stay as they are and as trainable as they were; norm and clipping are those of the trained ones."""
+    model = networks.initialise_gaussian(networks.fully_connected([5, 6, 4, 1]), 0.5, 0)
+    model[2].bias.requires_grad_(False)
+    names = [name for name in names if name != "2.bias"]
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    start, (x, y) = parameters(model), data.sine_sum(20, 0)
+    loss = nn.functional.mse_loss(model(torch.tensor(x)), torch.tensor(y)[:, None])
+    slopes = torch.autograd.grad(loss, [dict(model.named_parameters())[name] for name in names])
+    expected = norm({name: g.numpy() for name, g in zip(names, slopes, strict=True)})
+    settings = {"n_steps": 1, "step_size": 0.1, "optimiser": "sgd", "max_gradient_norm": expected / 3}
+    history = train(model, x, y, layers=layers, **settings)
+    assert history.series["gradient_norm"][0] == pytest.approx(expected, rel=1e-12)
+    assert history.settings["layers"] == np.ravel(layers).tolist()
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
+    moved = {name: parameters(model)[name] - start[name] for name in start}
+    assert [name for name in start if np.any(moved[name])] == names
+    assert norm(moved) == pytest.approx(0.1 * expected / 3, rel=1e-4)  # torch adds 1e-6 to the norm
+
+
+def test_layers_and_frozen_parameters_leave_nothing():
+    model, x, y = problem()
+    model[2].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"a parameter to train; got none with requires_grad \(layers=1\)"):
+        train(model, x, y, n_steps=1, layers=1)
 
 
 def test_activation_statistics_need_a_sequential_model():

@@ -1,6 +1,6 @@
 """Helpers for *Feature Learning You Can Run*: data, networks, training, condensation, mean-field Langevin dynamics."""
 
-from . import condensation, data, flow, kernels, merging, mfld, networks, plots, training
+from . import condensation, data, ensemble, flow, kernels, merging, mfld, networks, plots, training
 from .history import History
 from .mfld import MeanFieldLangevinClassifier, array_module
 from .plots import style
@@ -12,6 +12,7 @@ __all__ = [
     "array_module",
     "condensation",
     "data",
+    "ensemble",
     "flow",
     "kernels",
     "merging",

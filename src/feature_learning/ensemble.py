@@ -1,0 +1,212 @@
+"""Full-batch training of many networks at once, recorded into one `History`."""
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ._checks import number
+from .history import Recorder
+from .training import BLOW_UP, DATA, TEST, answer, make_optimiser, tensors, trained_parameters
+
+
+def _tanh(x):
+    # NumPy takes a third of torch's time with AVX-512; in float64 it takes longer than torch without
+    if x.dtype == torch.float64 and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return torch.tanh(x)
+    return torch.from_numpy(np.tanh(x.numpy()))
+
+
+def _bmm(a, b):
+    # NumPy takes down to a fifth of torch's time for stacks of small products
+    return a * b if a.shape[-1] == 1 else torch.from_numpy(a.numpy() @ b.numpy())
+
+
+FASTER = {torch.ops.aten.tanh.default: _tanh, torch.ops.aten.bmm.default: _bmm}
+
+
+class _Stack:
+    """Models that print alike, each of their parameters stacked along a first axis; the data have that axis too."""
+
+    def __init__(self, models, index, trained, x, y):
+        self.models, self.index = [models[i] for i in index], index
+        each = [dict(model.named_parameters()) for model in self.models]
+        self.parameters = {name: torch.stack([p[name].detach() for p in each]) for name in each[0]}
+        self.trained = {name: p for name, p in self.parameters.items() if name in trained}
+        self.check(x, y, DATA)
+        self.data = self._own(x), self._own(y)
+        # traced once: a step is then a list of tensor operations, without what vmap and grad cost in Python
+        gradients = vmap(grad_and_value(self._loss))
+        self._step = make_fx(lambda *given: gradients(*given))(self.trained, self.parameters, *self.data)
+        if x.device.type == "cpu":
+            for node in self._step.graph.nodes:
+                node.target = FASTER.get(node.target, node.target)
+            self._step.recompile()
+
+    def _own(self, data):  # what all models share is stored once
+        return data[: len(self.index)] if data.stride(0) == 0 else data[self.index]
+
+    def _forward(self, parameters, x):
+        return functional_call(self.models[0], parameters, (x,))
+
+    def _loss(self, trained, parameters, x, y):
+        return nn.functional.mse_loss(self._forward(parameters | trained, x), y)
+
+    def check(self, x, y, names):
+        """Whether each model alone answers in y's shape, and as it does in the stack."""
+        with torch.no_grad():
+            alone = [answer(model, x[i], y[i], names) for i, model in zip(self.index, self.models, strict=True)]
+            for one, output in zip(alone, vmap(self._forward)(self.parameters, self._own(x)), strict=True):
+                close = math.sqrt(torch.finfo(one.dtype).eps) * one.nan_to_num().abs().max().item()
+                if not torch.allclose(one, output, rtol=0, atol=close, equal_nan=True):
+                    raise ValueError(
+                        "models that print alike must compute the same function of their parameters; two of "
+                        f"the models that print as {self.models[0]} do not"
+                    )
+
+    def gradients(self):
+        """Gradients of all models, by name, and their losses."""
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is an error of its own
+            return self._step(self.trained, self.parameters, *self.data)
+
+    def losses(self, x, y):
+        """Mean squared errors on other data."""
+        with torch.no_grad():
+            return vmap(self._loss)({}, self.parameters, self._own(x), self._own(y))
+
+    def write_back(self):
+        """Give the models their parameters."""
+        with torch.no_grad():
+            for k, model in enumerate(self.models):
+                for name, p in model.named_parameters():
+                    p.copy_(self.parameters[name][k])
+
+
+def train_ensemble(
+    models,
+    x,
+    y,
+    *,
+    n_steps,
+    step_size=None,
+    optimiser="adam",
+    layers=None,
+    test=None,
+    record_every=1,
+    snapshot_every=None,
+    max_gradient_norm=None,
+):
+    """Train many copies of a network at once: what `train` does for each of them, in a fraction of the time.
+
+    The copies' parameters are stacked along a first axis; torch.func's vmap and grad turn the loss of one network into
+    the gradients of all. SGD and Adam work entry by entry, so torch's own serve for the stack.
+
+    Parameters
+    ----------
+    models : sequence of torch.nn.Module
+        R networks whose parameters agree in name, shape, dtype and device, and in what is frozen; trained in place.
+        Activations may differ: models that print alike are stacked together. The forward pass must be without
+        randomness.
+    x, y : array_like, shapes (n, dim) and (n,) or (n, outputs)
+        The data of all copies, or with a leading axis of length R the data of each.
+    n_steps, step_size, layers, record_every, snapshot_every
+        As in `train`.
+    optimiser : {"adam", "sgd"} or callable
+        As in `train`; one of your own must work entry by entry too.
+    test : pair of arrays, optional
+        As x and y.
+    max_gradient_norm : float, optional
+        Clip each copy's gradient to this norm before each step.
+
+    Returns
+    -------
+    History
+        As from `train`, with an axis for the copies after that of the steps: series of shape (T, R), snapshots of
+        shape (S, R, ...); `History.run` gives the record of one. The settings hold R as "copies". Ctrl-C keeps what
+        was recorded.
+
+    Raises
+    ------
+    ValueError
+        As `train`; also if there is no model, if their parameters differ in shape (the message names the shapes), or if
+        models that print alike do not compute the same function.
+    FloatingPointError
+        If any copy diverges (see `train`); the message names the copies. No copy reads another's numbers, so the models
+        keep the parameters that each of them would have alone at that step.
+
+    Examples
+    --------
+    >>> from feature_learning import data, networks
+    >>> models = [networks.initialise_gaussian(networks.fully_connected([5, 50, 1]), 1, seed) for seed in range(3)]
+    >>> history = train_ensemble(models, *data.sine_sum(80, 0), n_steps=20)
+    >>> history.series["loss"].shape, history.run(2).series["loss"].shape
+    ((21, 3), (21,))
+    """
+    n_steps = number("n_steps", n_steps, 0, integer=True)
+    models, groups = list(models), {}
+    if not models:
+        raise ValueError("models must hold at least one torch.nn.Module; got none")
+    trained = [trained_parameters(model, layers).keys() for model in models]
+    signatures = [
+        {k: (tuple(p.shape), str(p.dtype), str(p.device), k in names) for k, p in model.named_parameters()}
+        for model, names in zip(models, trained, strict=True)
+    ]
+    for i, (model, signature) in enumerate(zip(models, signatures, strict=True)):
+        if signature != signatures[0]:
+            raise ValueError(
+                f"models must agree in their parameters' names, shapes, dtypes, devices and in which are trained; got "
+                f"{signatures[0]} in model 0 and {signature} in model {i}"
+            )
+        groups.setdefault(repr(model), []).append(i)
+    x, y = tensors(models[0], (x, y), DATA, len(models))
+    test = None if test is None else tensors(models[0], test, TEST, len(models))
+    sizes, back = (y**2).mean((1, 2)).cpu().numpy(), np.argsort(np.concatenate(list(groups.values())))
+    recorder = Recorder(n_steps, record_every, snapshot_every, bound=lambda first: BLOW_UP * np.maximum(first, sizes))
+    # Linux' C library asks the system for every large array, page by page, until it has seen one as large come and go
+    torch.empty(31 * 2**20, dtype=torch.uint8)
+    stacks = [_Stack(models, index, trained[0], x, y) for index in groups.values()]
+    for stack in stacks if test is not None else ():
+        stack.check(*test, TEST)
+    parameters = [p for stack in stacks for p in stack.trained.values()]
+    stepper, settings = make_optimiser(optimiser, step_size, max_gradient_norm, parameters)
+    settings |= {"n_steps": n_steps, "n": x.shape[1], "copies": len(models)}
+
+    def gather(parts):  # one tensor from each stack -> one array, in the order of `models`
+        return torch.cat(list(parts)).cpu().numpy()[back]
+
+    with recorder:
+        try:
+            for step in range(n_steps + 1):
+                recorded = recorder.records(step)
+                slopes, losses = zip(*(stack.gradients() for stack in stacks), strict=True)
+                values = gather(losses).astype(float)
+                bad = np.flatnonzero(recorder.diverged(values))
+                if bad.size:
+                    before = None if recorder.last is None else recorder.last[bad].tolist()
+                    raise FloatingPointError(
+                        f"training diverged at step {step} in {bad.size} of {len(models)} copies, numbers "
+                        f"{bad.tolist()}: losses {values[bad].tolist()}, last finite losses {before}; leave these "
+                        f"copies out, lower step_size (now {settings['step_size']}), start smaller, or clip with "
+                        "max_gradient_norm"
+                    )
+                if recorded or max_gradient_norm is not None:
+                    norms = [sum((g**2).flatten(1).sum(1) for g in gs.values()).sqrt() for gs in slopes]
+                if recorded:
+                    more = {} if test is None else {"test_loss": gather(stack.losses(*test) for stack in stacks)}
+                    recorder.record(step, loss=values, gradient_norm=gather(norms), **more)
+                if recorder.copies(step):
+                    recorder.copy(step, **{k: gather(stack.parameters[k] for stack in stacks) for k in signatures[0]})
+                if step < n_steps:
+                    for i, stack in enumerate(stacks):
+                        for k, g in slopes[i].items():
+                            if max_gradient_norm is not None:
+                                g *= (max_gradient_norm / (norms[i] + 1e-6)).clamp(max=1).view(-1, *[1] * (g.ndim - 1))
+                            stack.trained[k].grad = g
+                    stepper.step()
+        finally:
+            for stack in stacks:
+                stack.write_back()
+    return recorder.history(settings if layers is None else settings | {"layers": np.ravel(layers).tolist()})
