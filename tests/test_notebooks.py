@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pictures
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,6 +156,21 @@ def png(grey=255, width=20, mark=None):
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def plot(dot=(0.3, 0.6), entries=2, bump=0.0, shift=0.0, label="step $t$"):
+    """An output that holds a chart of sixty dots and a curve, of which one thing can be changed."""
+    figure = Figure(figsize=(6, 4), dpi=100)
+    axes = figure.subplots()
+    x, t = np.random.default_rng(0).random((60, 2)) * (1 + shift), np.linspace(0, 1, 200)
+    x[0] = dot
+    axes.plot(*x.T, "o", ms=3, label="neuron")
+    axes.plot(t, 0.5 + 0.3 * np.sin(6 * t) + bump * np.exp(-(((t - 0.5) / 0.03) ** 2)), label="theory")
+    axes.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), xlabel=label)
+    axes.legend(*(part[:entries] for part in axes.get_legend_handles_labels()), loc="upper right")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return [nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(buffer.getvalue()).decode()})]
+
+
 def webp(grey):
     """A grey frame of a moving picture."""
     buffer = io.BytesIO()
@@ -251,6 +268,28 @@ def test_pictures_one_grey_level_apart_agree():
 )
 def test_a_changed_or_missing_picture_is_found(new):
     assert pictures.compare(picture(200), new)
+
+
+SMALL = {
+    "a dot moved": {"dot": (0.5, 0.95)},
+    "a dot moved by three of its widths": {"dot": (0.33, 0.6)},
+    "a legend's entry missing": {"entries": 1},
+    "a letter changed": {"label": "step $s$"},
+    "a curve moved in one place": {"bump": 0.02},
+}
+
+
+@pytest.mark.parametrize("case", SMALL)
+def test_a_small_change_in_one_place_is_found(case):
+    (why,) = pictures.compare(plot(), plot(**SMALL[case]))
+    assert "pixels" in why
+    if "dot" in SMALL[case]:
+        assert "of one square" in why  # the picture as a whole hardly changes
+
+
+@pytest.mark.parametrize("shift", [1e-7, 1e-5, 1e-4])
+def test_what_rounding_changes_passes_also_where_it_sets_a_dot_one_pixel_further(shift):
+    assert pictures.compare(plot(), plot(shift=shift)) == []
 
 
 @pytest.mark.parametrize("new", [movie(200, 60), movie(200), movie(200, 90, 90), []])
