@@ -4,7 +4,7 @@ nbval compares text to the byte but not pictures: another processor may shade a 
 agree if they have the same shape and the root of the mean squared difference of their pixels, each scaled to 0..1,
 stays below `BOUND` over the whole picture (one grey level everywhere is 0.004) and below `SQUARE_BOUND` in every square
 of 16 x 16 pixels. In the worst square, five code paths of five chapters gave at most 0.042 by rounding; one dot three
-points wide that is elsewhere gives 0.12, in light grey 0.053; a letter, a legend's entry, a piece of line 0.16 and more.
+points wide elsewhere gives 0.12, in light grey 0.053; a letter, a legend's entry, a piece of line 0.16 and more.
 """
 
 import base64
