@@ -181,7 +181,7 @@ def test_snapshot_vectors_of_a_run_and_of_an_ensemble():
     x, y = np.random.default_rng(0).standard_normal((5, 2)), np.arange(5.0)
     layers = fl.networks.linear_layers(models[0])
     start = [c.input_vectors(layer) for layer in layers]
-    many = fl.training.train_ensemble(models, x, y, n_steps=4, snapshot_every=2)
+    many = fl.ensemble.train_ensemble(models, x, y, n_steps=4, snapshot_every=2)
     assert c.snapshot_vectors(many, 2).shape == (2, 3, 3) and c.snapshot_vectors(many, 2, 1).shape == (2, 4, 4)
     for k, layer in enumerate(layers):
         np.testing.assert_array_equal(c.snapshot_vectors(many, 0, k)[0], start[k])
