@@ -10,6 +10,8 @@ from ._checks import choice, number, real
 from .history import Recorder
 from .networks import linear_layers
 
+__all__ = ["train"]
+
 OPTIMISERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 DATA, TEST = ("x", "y"), ("test[0]", "test[1]")
 BLOW_UP = 1e4  # a loss this many times the larger of its start and the targets' mean square has diverged
