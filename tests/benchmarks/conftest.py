@@ -1,9 +1,37 @@
-"""Print what the benchmarks measured beside their goals, in one table."""
+"""What the benchmarks share: the short form, and the table of what they measured beside their goals."""
 
-import os
-import platform
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+import table  # noqa: E402
 
 LEFT_OUT = []
+
+
+def pytest_addoption(parser):
+    parser.addoption("--short", action="store_true", help="one round of little work: do the benchmarks still run?")
+    parser.addoption("--column", metavar="FILE", help="write the results to FILE, for table.py, and print no table")
+
+
+@pytest.fixture(scope="session")
+def short(pytestconfig):
+    """Whether the benchmarks only have to run, with as little work as they can do."""
+    return pytestconfig.getoption("short")
+
+
+@pytest.fixture
+def benchmark(benchmark, short, monkeypatch):
+    """pytest-benchmark's, with a single round in the short form."""
+    if short:
+        whole = benchmark.pedantic
+        monkeypatch.setattr(
+            benchmark, "pedantic", lambda *a, **options: whole(*a, **options | {"rounds": 1, "warmup_rounds": 0})
+        )
+    return benchmark
 
 
 def pytest_runtest_logreport(report):
@@ -13,24 +41,16 @@ def pytest_runtest_logreport(report):
 
 def pytest_terminal_summary(terminalreporter, config):
     session = getattr(config, "_benchmarksession", None)
-    rows = [b for b in session.benchmarks if "goal" in b.extra_info] if session else []
-    write = terminalreporter.write_line
-    if rows:
-        write("")
-        write(
-            f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end; "
-            "ratio: measured / goal, goals marked >= are to be exceeded"
-        )
-        write(f"{'what':58s} {'measured':>10s} {'goal':>9s} {'ratio':>6s}  unit")
-    for row in rows:
-        info = row.extra_info
-        sign = ">=" if info.get("at_least") else "<="
-        ratio = info["measured"] / info["goal"]
-        met = ratio >= 1 if info.get("at_least") else ratio <= 1
-        notes = "; ".join(f"{k}: {v}" for k, v in info.items() if k not in ("goal", "measured", "unit", "at_least"))
-        write(
-            f"{row.name:58s} {info['measured']:10.3f} {sign} {info['goal']:6g} {ratio:6.2f}  {info['unit']}"
-            f"{'' if met else '  MISSED'}{f'  ({notes})' if notes else ''}"
-        )
-    for name, why in LEFT_OUT:
-        write(f"left out: {name}: {why}")
+    found = session.benchmarks if session else []
+    column = {
+        "level": table.level(),
+        "machine": table.machine(),
+        "short": config.getoption("short"),
+        "rows": {row.name: dict(row.extra_info) for row in found if "goal" in row.extra_info},
+        "left_out": LEFT_OUT,
+    }
+    if config.getoption("column"):
+        Path(config.getoption("column")).write_text(json.dumps(column, default=float), encoding="utf8")
+    else:
+        for line in ["", *table.lines([column])]:
+            terminalreporter.write_line(line)
