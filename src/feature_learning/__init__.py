@@ -2,14 +2,13 @@
 
 from . import condensation, data, ensemble, flow, kernels, merging, mfld, networks, plots, training
 from .history import History
-from .mfld import MeanFieldLangevinClassifier, array_module
+from .mfld import MeanFieldLangevinClassifier
 from .plots import style
 
 __version__ = "0.1.0"
 __all__ = [
     "History",
     "MeanFieldLangevinClassifier",
-    "array_module",
     "condensation",
     "data",
     "ensemble",

@@ -64,3 +64,10 @@ def real(name, values):
         raise ValueError(f"{name} must hold real numbers; got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # of a longer float: infinite here, and refused
         return finite(name, array.astype(float))
+
+
+def unmasked(name, values):
+    """Return `values`, but refuse what would become numbers without a word: masked entries, dates, texts."""
+    if np.ma.is_masked(values) or getattr(getattr(values, "dtype", None), "kind", "f") in "mMUS":
+        real(name, values)
+    return values

@@ -261,8 +261,3 @@ def _stack(rows):
     """Turn a list of (step, dict) with equal keys into the steps and one dict of arrays."""
     steps = np.array([step for step, _ in rows], dtype=int)
     return steps, {name: np.array([values[name] for _, values in rows]) for name in (rows[0][1] if rows else ())}
-
-
-def stack(rows):
-    """Turn a list of dicts with equal keys into one dict of arrays; "steps" is there even if the list is empty."""
-    return {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else ["steps"])}
