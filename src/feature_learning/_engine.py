@@ -12,6 +12,7 @@ Threads are PyTorch's own, and so is the generator of the noise: nothing of the 
 """
 
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from ._checks import choice
 
 KEPT = 2**26  # hidden values kept from the first half of a step to the second; of more, each is computed twice
 AT_ONCE = 2**22  # in blocks of so many
+SMALL = 2**18  # multiplications in a product; of fewer, NumPy makes short work and wakes no threads
 PIECE = 2**16  # normal numbers that a run draws in one go, for several steps if its cloud is small
 
 
@@ -35,6 +37,8 @@ class Engine:
     step_size, weight_decay, output_scale : float
     dtype : str
     device : torch.device
+    plain : callable, optional
+        `mfld.langevin_step`, which is faster for one small cloud on a CPU: taken below `SMALL` multiplications.
     kept : int
         See `KEPT`.
 
@@ -44,7 +48,7 @@ class Engine:
     """
 
     def __init__(self, particles, inputs, labels, seeds, *, step_size, weight_decay, output_scale, dtype, device,
-                 kept=KEPT):  # fmt: skip
+                 plain=None, kept=KEPT):  # fmt: skip
         def tensor(arrays):
             return torch.tensor(np.asarray(arrays), dtype=getattr(torch, dtype), device=device)
 
@@ -61,6 +65,9 @@ class Engine:
         self.minus_y = -y
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         self.noise = self._normal_numbers(max(1, PIECE // (count * width)))
+        small = runs == 1 and self.particles.device.type == "cpu" and count * (n + 1) * width < SMALL
+        numbers = {"step_size": step_size, "weight_decay": weight_decay, "output_scale": output_scale}
+        self.plain = partial(plain, inputs=inputs[0], labels=labels[0], **numbers) if plain and small else None
 
     def _normal_numbers(self, steps):
         """The noise of one step after another, drawn for several at a time."""
@@ -82,18 +89,29 @@ class Engine:
         mean = sum(self._sigmoids(block).sum(1) for block in blocks)[..., None] / self.particles.shape[1]
         return self.output_scale / 3 * (2 * mean[:, : self.n] + (4 * mean[:, self.n :] - 3))
 
-    @torch.inference_mode()
-    def step(self, temperature, noise=None):
-        """Move all clouds by one step; return what `output` gave before it.
+    def step(self, temperature, output=None, noise=None):
+        """Move all clouds by one step.
 
         Parameters
         ----------
         temperature : sequence of float
             One for each run.
+        output : torch.Tensor, optional
+            What `output` has just returned, if it was asked.
         noise : torch.Tensor, shape (R, N, d + 2), optional
             The engine's own unless given.
         """
-        noise, output = next(self.noise) if noise is None else noise, self.output()
+        noise = next(self.noise) if noise is None else noise
+        if self.plain:
+            x = self.particles[0].numpy()
+            x[:] = self.plain(x, noise=noise[0].numpy(), temperature=temperature[0])
+        else:
+            self._move(temperature, output, noise)
+
+    @torch.inference_mode()
+    def _move(self, temperature, output, noise):
+        """What `step` does for many clouds, large ones and on a GPU."""
+        output = self.output() if output is None else output
         slope = torch.sigmoid(self.minus_y * output)
         offset = (self.pull_of_offset * slope).sum(1, keepdim=True)
         pull = self.down * torch.cat([slope, offset], 1)
@@ -106,7 +124,6 @@ class Engine:
             hidden = self.hidden if len(blocks) == 1 else self._sigmoids(block)
             torch.addcmul(hidden, hidden, hidden, value=-1, out=hidden)
             block.mul_(shrink).baddbmm_(hidden, pull).add_(xi * kick)
-        return output
 
     def measure(self, output):
         """Of each run, the mean logistic loss, and how far the step moves an offset c at most; shape (R,) each."""

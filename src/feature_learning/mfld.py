@@ -33,7 +33,7 @@ FARTHEST_MOVE = 50  # of an offset c in one step, before a run counts as diverge
 
 
 def network(particles, inputs, output_scale=15.0):
-    """The network's output, the average of the neurons.
+    """The network's output, the average of the neurons; the array module is that of the particles.
 
     Parameters
     ----------
@@ -102,8 +102,7 @@ def langevin_step(particles, inputs, labels, noise, *, step_size, temperature, w
 
     Parameters
     ----------
-    particles : array, shape (N, d + 2)
-    inputs, labels : arrays, shapes (n, d + 1) and (n,)
+    particles, inputs, labels
         As for `risk_gradient`.
     noise : array, shape (N, d + 2)
         Standard normal numbers.
@@ -134,7 +133,6 @@ def fit_many(estimators, X, y):
     Returns
     -------
     list of MeanFieldLangevinClassifier
-        The estimators.
 
     Raises
     ------
@@ -166,26 +164,35 @@ def fit_many(estimators, X, y):
 def _run(estimators, X, y):
     """Check everything, move the particles of all estimators at once, and only then change the estimators."""
     like, ready = estimators[0], map(MeanFieldLangevinClassifier._prepare, estimators, X, y)
-    fitted, clouds, inputs, labels, seeds = (list(part) for part in zip(*ready, strict=True))
+    fitted, clouds, inputs, labels, seeds = zip(*ready, strict=True)
     n = len(labels[0])
-    recorder = Recorder(like.n_steps, like.record_every, like.record_every, bound=like._highest_loss)
+    spread = 3 * like.output_scale / math.sqrt(like.n_particles)  # by which noise alone moves the output
+    recorder = Recorder(
+        like.n_steps,
+        like.record_every,
+        like.record_every,
+        bound=lambda loss: 6 * np.maximum(loss, math.log(2)) + spread,
+    )
     settings = {k: getattr(like, k) for k in ("step_size", "weight_decay", "output_scale", "dtype")}
-    engine = Engine(clouds, inputs, labels, seeds, device=find_device(like.device, like.dtype), **settings)
+    device = find_device(like.device, like.dtype)
+    engine = Engine(clouds, inputs, labels, seeds, device=device, plain=langevin_step, **settings)
     with recorder:
         for step in range(like.n_steps + 1):
             heat = [e._temperature(step, n) for e in estimators]
             cloud = engine.cloud() if recorder.records(step) else None
-            output = engine.step(heat) if step < like.n_steps else engine.output()
-            if cloud is None and step % 10 and 10 < step < like.n_steps:
+            judged = cloud is not None or step % 10 == 0 or step < 10 or step == like.n_steps
+            output = engine.output() if judged else None
+            if step < like.n_steps:
+                engine.step(heat, output)
+            if not judged:
                 continue
-            # The network is bounded, so a step too large shows in two ways: the loss rises far above the R / sqrt(N) by
-            # which noise alone moves the output, or an offset moves to where tanh is flat for ever.
+            # a step too large lets the loss rise far above the spread, or an offset go where tanh is flat for ever
             (loss, move), last = engine.measure(output), recorder.last
             if (recorder.diverged(loss) | ~(move <= FARTHEST_MOVE)).any():
                 raise FloatingPointError(
-                    f"the dynamics diverged by step {step}: loss {np.max(loss):.3g}, last loss within bounds "
-                    f"{last if last is None else np.max(last)}, an offset moves by up to {np.max(move):.3g} in one "
-                    f"step; lower step_size (now {like.step_size}), or scale X"
+                    f"the dynamics diverged by step {step}: loss {np.max(loss):.3g}, last loss within bounds {last}, "
+                    f"an offset moves by up to {np.max(move):.3g} in a step; lower step_size (now {like.step_size}), "
+                    "or scale X"
                 )
             if cloud is not None:
                 recorder.record(step, loss=loss, temperature=heat)
@@ -205,19 +212,14 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_particles : int
-        Number N of neurons.
-    n_steps : int
-        Number of steps.
+    n_particles, n_steps : int
+        Number N of neurons, and of steps.
     step_size : float
         eta, above 0.
     temperature : None, float or callable
-        lambda: None for the paper's 0.1 / n, a number >= 0 (0 is the noiseless mean field), or a function of the step
-        (an annealing schedule) that returns one.
-    weight_decay : float
-        lambda_1, at least 0; multiplied by the temperature.
-    output_scale : float
-        R, above 0.
+        lambda: None for the paper's 0.1 / n, a number >= 0 (0: noiseless), or a function of the step (annealing).
+    weight_decay, output_scale : float
+        lambda_1, at least 0, which the temperature multiplies, and R, above 0.
     record_every : None, int or sequence of int
         When to keep the loss and all particles; None for the first and the last step.
     dtype : {"float32", "float64"}
@@ -238,8 +240,8 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Inputs are used as they are; with |z| of order 1 the default step size is stable. Ctrl-C in `fit` keeps the
-    particles reached so far and marks `history_.finished` False. A fit that fails leaves the classifier as it was.
+    Inputs are used as they are; with |z| of order 1 the default step size is stable. Ctrl-C keeps what was reached so
+    far and marks `history_.finished` False. A fit that fails leaves the classifier as it was.
 
     Examples
     --------
@@ -271,22 +273,14 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X, y):
         """Run the dynamics on X, shape (n, d), and labels y of two classes, shape (n,); return the classifier.
 
-        Raises
-        ------
-        ValueError
-            If a parameter is out of its range, X is not finite, or y does not hold exactly two classes.
-        FloatingPointError
-            If the run diverges.
+        ValueError says what is wrong with a parameter or the data, FloatingPointError that the run diverges.
         """
         return _run([self], [X], [y])[0]
 
     def _temperature(self, step, n):
-        if self.temperature is None:
-            return 0.1 / n
-        return number("temperature", self.temperature(step), 0) if callable(self.temperature) else self.temperature
-
-    def _highest_loss(self, first):
-        return 6 * np.maximum(first, math.log(2)) + 3 * self.output_scale / math.sqrt(self.n_particles)
+        if callable(self.temperature):
+            return number("temperature", self.temperature(step), 0)
+        return 0.1 / n if self.temperature is None else self.temperature
 
     def _prepare(self, X, y):
         """Check everything; return what a fit will set, particles, inputs, labels and the seed of the noise."""
@@ -316,7 +310,8 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
                 stacklevel=4,
             )
         start, seed = rng.standard_normal((self.n_particles, X.shape[1] + 2)), int(rng.integers(2**63))
-        return vars(new), start, with_bias(X), 2.0 * (y == new.classes_[1]) - 1, seed
+        arrays = (a.astype(self.dtype) for a in (start, with_bias(X), 2 * (y == new.classes_[1]) - 1))
+        return vars(new), *arrays, seed
 
     def decision_function(self, X):
         """The network's output f for each row of X, shape (n,); positive for `classes_[1]`."""
