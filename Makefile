@@ -26,7 +26,7 @@ SITE  := _build/.site
 PAGES := _config.yml book/. book/_static/. notebooks/. \
          $(shell find book notebooks src -type f ! -name '*.pyc' ! -path '*/.*' ! -path '*.egg-info/*' 2>/dev/null)
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg
-PARALLEL := -n $(WORKERS) --dist loadgroup -p no:benchmark --ignore=tests/benchmarks
+PARALLEL := -n $(WORKERS) --dist loadscope -p no:benchmark --ignore=tests/benchmarks
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 LINT   := $(BIN)/ruff format --check . && $(BIN)/ruff check .
 # The tests of the package by themselves, and the examples in its docstrings.

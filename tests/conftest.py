@@ -1,5 +1,6 @@
 """What every test shares: the picture check for notebooks, and the folder of the project."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,23 +14,31 @@ sys.path += [str(ROOT / "book/_ext"), str(ROOT / "book/_tools")]
 LONG = {"22": 60, "32": 50, "13": 45, "17": 40, "15": 35, "14": 35, "24": 30, "25": 30, "26": 30}
 
 
+def scope(nodeid):
+    """What stays together on one worker: a notebook's cells, a file's tests; but each page of the site by itself."""
+    page = re.search(r"\[(\S+?\.html)\b", nodeid)
+    return page[1] if page else nodeid.split("::")[0]
+
+
 class NotebookPictures:
     """Add to nbval what it leaves out: pictures are compared, and a cell that was never run fails.
 
     Registered as a plugin, because hooks in a conftest below tests/ do not reach notebooks/.
     """
 
-    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items):
-        """Keep a notebook's cells on one worker and start the longest work first, so that no worker ends alone.
-
-        A file of tests stays on one worker too, for its fixtures; but each page of the site goes for itself.
-        """
-        for item in items:
-            page = getattr(item, "callspec", None) and item.callspec.params.get("page")
-            file = item.nodeid.split("::")[0]
-            item.add_marker(pytest.mark.xdist_group(f"{file}:{page}" if page else file))
+        """Start with the longest work, so that no worker ends alone."""
         items.sort(key=lambda item: -LONG.get(item.path.stem[:2], item.path.suffix == ".ipynb"))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config, log):
+        """Hand out scopes in the order of collection."""
+        from xdist.scheduler import LoadScopeScheduling
+
+        config.option.loadscopereorder = False
+        scheduler = LoadScopeScheduling(config, log)
+        scheduler._split_scope = scope
+        return scheduler
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item):

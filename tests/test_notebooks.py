@@ -297,8 +297,8 @@ def test_a_changed_or_missing_frame_is_found(new):
     assert pictures.compare(movie(200, 90), new)
 
 
-SOURCE = """import base64, io
-from IPython.display import HTML, Image, display
+FIRST = "import base64, io"
+SOURCE = """from IPython.display import HTML, Image, display
 from PIL import Image as P
 def save(grey, kind, **options):
     b = io.BytesIO(); P.new("RGB", (20, 20), (grey,) * 3).save(b, kind, **options); return b.getvalue()
@@ -308,7 +308,10 @@ display(HTML(f'<img src="data:image/webp;base64,{frame}">'))"""
 
 
 def test_the_check_is_in_force_when_notebooks_are_run(tmp_path):
-    """Six one-cell notebooks through the real plugin: as drawn, a shade off, not compared, and three that must fail."""
+    """Six notebooks through the real plugin, on two workers: as drawn, a shade off, not compared; three must fail.
+
+    The first cell imports what the second needs, so they also fail if a notebook's cells do not stay together.
+    """
     (tmp_path / "tests").mkdir()
     (tmp_path / "notebooks").mkdir()
     for name in ("conftest.py", "pictures.py", "nbval_sanitize.cfg"):
@@ -332,12 +335,15 @@ def test_the_check_is_in_force_when_notebooks_are_run(tmp_path):
     for name, (grey, frame, count) in cases.items():
         cell = nbformat.v4.new_code_cell(SOURCE, execution_count=count, outputs=outputs(grey, frame) if count else [])
         cell.metadata["tags"] = ["nbval-ignore-output"] if name == "ignored" else []
-        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "notebooks" / f"{name}.ipynb")
+        cells = [nbformat.v4.new_code_cell(FIRST, execution_count=1), cell]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / f"{name}.ipynb")
     run = subprocess.run(
         [
             sys.executable,
             "-m",
             "pytest",
+            "-n2",
+            "--dist=loadscope",
             "--nbval",
             "--nbval-current-env",
             "--nbval-sanitize-with=tests/nbval_sanitize.cfg",
@@ -354,13 +360,11 @@ def test_the_check_is_in_force_when_notebooks_are_run(tmp_path):
         text=True,
         timeout=120,
     )
-    verdicts = {
-        name: verdict
-        for verdict, name in re.findall(r"^(PASSED|FAILED) notebooks/(\w+)\.ipynb::", run.stdout, re.MULTILINE)
-    }
+    cells = re.findall(r"^(PASSED|FAILED) notebooks/(\w+)\.ipynb::", run.stdout, re.MULTILINE)
+    verdicts = dict(sorted((name, verdict) for verdict, name in cells)[::-1])  # of a notebook's two, FAILED wins
     good = ("same", "shade", "ignored")
     expected = {name: "PASSED" if name in good else "FAILED" for name in cases}
-    assert verdicts == expected, run.stdout[-3000:]
+    assert verdicts == expected and len(cells) == 12, run.stdout[-3000:]
 
 
 # ------------------------------------------------------------------ make execute
