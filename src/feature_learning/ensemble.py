@@ -85,20 +85,8 @@ class _Stack:
                     p.copy_(self.parameters[name][k])
 
 
-def train_ensemble(
-    models,
-    x,
-    y,
-    *,
-    n_steps,
-    step_size=None,
-    optimiser="adam",
-    layers=None,
-    test=None,
-    record_every=1,
-    snapshot_every=None,
-    max_gradient_norm=None,
-):
+def train_ensemble(models, x, y, *, n_steps, step_size=None, optimiser="adam", layers=None, test=None, record_every=1,
+                   snapshot_every=None, max_gradient_norm=None):  # fmt: skip
     """Train many copies of a network at once: what `train` does for each of them, in a fraction of the time.
 
     The copies' parameters are stacked along a first axis; torch.func's vmap and grad turn the loss of one network into

@@ -109,21 +109,8 @@ def _activation_statistics(model, x):
     return rows
 
 
-def train(
-    model,
-    x,
-    y,
-    *,
-    n_steps,
-    step_size=None,
-    optimiser="adam",
-    layers=None,
-    test=None,
-    record_every=1,
-    snapshot_every=None,
-    max_gradient_norm=None,
-    activation_statistics=False,
-):
+def train(model, x, y, *, n_steps, step_size=None, optimiser="adam", layers=None, test=None, record_every=1,
+          snapshot_every=None, max_gradient_norm=None, activation_statistics=False):  # fmt: skip
     """Train on the whole data set at once, by the mean squared error, and record what happens.
 
     Parameters
