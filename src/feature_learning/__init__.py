@@ -6,18 +6,5 @@ from .mfld import MeanFieldLangevinClassifier
 from .plots import style
 
 __version__ = "0.1.0"
-__all__ = [
-    "History",
-    "MeanFieldLangevinClassifier",
-    "condensation",
-    "data",
-    "ensemble",
-    "flow",
-    "kernels",
-    "merging",
-    "mfld",
-    "networks",
-    "plots",
-    "style",
-    "training",
-]
+__all__ = ["History", "MeanFieldLangevinClassifier", "condensation", "data", "ensemble", "flow", "kernels"]
+__all__ += ["merging", "mfld", "networks", "plots", "style", "training"]

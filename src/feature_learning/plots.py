@@ -12,40 +12,21 @@ from .condensation import eigen_order
 
 #: What a colour means, everywhere in the book (Okabe and Ito's palette, told apart by colour-blind readers).
 COLOURS = {
-    "condensed": "#0072B2",
-    "spread": "#E69F00",
-    "train": "#0072B2",
-    "test": "#D55E00",
-    "relevant": "#D55E00",
-    "irrelevant": "#7F7F7F",
-    "mfld": "#009E73",
-    "noiseless": "#CC79A7",
-    "ntk": "#56B4E9",
-    "theory": "#222222",
-}
+    "condensed": "#0072B2", "spread": "#E69F00", "train": "#0072B2", "test": "#D55E00",
+    "relevant": "#D55E00", "irrelevant": "#7F7F7F", "theory": "#222222",
+    "mfld": "#009E73", "noiseless": "#CC79A7", "ntk": "#56B4E9",
+}  # fmt: skip
 
 
 def style():
     """Set matplotlib's defaults for the book; call it once in a notebook's first cell."""
-    plt.rcParams.update(
-        {
-            "figure.figsize": (6.4, 3.6),
-            "figure.dpi": 110,
-            "figure.constrained_layout.use": True,
-            "font.size": 12,
-            "axes.labelsize": 12,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.color": "#dddddd",
-            "grid.linewidth": 0.6,
-            "axes.axisbelow": True,
-            "lines.linewidth": 2,
-            "legend.frameon": False,
-            "image.cmap": "viridis",
-            "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]),
-        }
-    )
+    plt.rcParams.update({
+        "figure.figsize": (6.4, 3.6), "figure.dpi": 110, "figure.constrained_layout.use": True,
+        "font.size": 12, "axes.labelsize": 12, "legend.frameon": False, "lines.linewidth": 2, "image.cmap": "viridis",
+        "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+        "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6,
+        "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]),
+    })  # fmt: skip
 
 
 def similarity_map(ax, similarity, title=None):
