@@ -66,8 +66,8 @@ def logistic_loss(margins):
 def risk_gradient(particles, inputs, labels, output_scale=15.0):
     r"""Gradient, at each particle, of the functional derivative of the mean logistic loss.
 
-    With f the network's output and s_j = -y_j / (1 + exp(y_j f_j)) / n the derivative of the loss in f_j (it holds the
-    label already; multiplying by the label once more is the mistake that the corrections page reports),
+    With f the output and s_j = -y_j / (1 + exp(y_j f_j)) / n the derivative of the loss in f_j (it holds the label
+    already; multiplying by it once more is the mistake that the corrections page reports),
 
         grad_(w,b) = R/3 sum_j s_j (1 - tanh^2(<w, z_j> + b)) (z_j, 1),     grad_c = 2R/3 (1 - tanh^2(c)) sum_j s_j.
 
@@ -77,8 +77,7 @@ def risk_gradient(particles, inputs, labels, output_scale=15.0):
     ----------
     particles, inputs, output_scale
         As for `network`.
-    labels : array, shape (n,)
-        -1 or 1.
+    labels : array of -1 and 1, shape (n,)
 
     Returns
     -------
@@ -136,10 +135,8 @@ def fit_many(estimators, X, y):
 
     Raises
     ------
-    ValueError
-        If there is none, their parameters differ, or the data of the runs differ in shape; and as `fit`.
-    FloatingPointError
-        If a run diverges; all estimators then stay as they were.
+    ValueError, FloatingPointError
+        As `fit`; also if there is none, or parameters or shapes differ. All estimators then stay as they were.
     """
     estimators = list(estimators)
     if not estimators:
