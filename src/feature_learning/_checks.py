@@ -66,8 +66,14 @@ def real(name, values):
         return finite(name, array.astype(float))
 
 
-def unmasked(name, values):
+def unmasked(name, values, kinds="mMUS"):
     """Return `values`, but refuse what would become numbers without a word: masked entries, dates, texts."""
-    if np.ma.is_masked(values) or getattr(getattr(values, "dtype", None), "kind", "f") in "mMUS":
-        real(name, values)
+    masked = np.ma.is_masked(values) or (isinstance(values, list) and any(map(np.ma.is_masked, values)))
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal length, which the next one to look at them will report
+        return values
+    odd = (str, bytes, np.datetime64, np.timedelta64) if kinds and array.dtype == object else ()
+    if masked or array.dtype.kind in kinds or (odd and any(isinstance(v, odd) for v in array.flat)):
+        real(name, np.ma.array(values) if masked else values)
     return values

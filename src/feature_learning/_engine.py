@@ -104,7 +104,8 @@ class Engine:
         noise = next(self.noise) if noise is None else noise
         if self.plain:
             x = self.particles[0].numpy()
-            x[:] = self.plain(x, noise=noise[0].numpy(), temperature=temperature[0])
+            with np.errstate(over="ignore", invalid="ignore"):  # torch says nothing either, and `measure` tells
+                x[:] = self.plain(x, noise=noise[0].numpy(), temperature=temperature[0])
         else:
             self._move(temperature, output, noise)
 
@@ -150,6 +151,6 @@ def find_device(name, dtype):
     except Exception as why:  # a driver too old, a card held by somebody else, no double precision
         if name == "gpu":
             raise RuntimeError(f"device='gpu' cannot be used here: {why}; take device='cpu'") from why
-        warnings.warn(f"the GPU that is there cannot be used ({why}); the CPU does the work", stacklevel=5)
+        warnings.warn(f"the GPU that is there cannot be used ({why}); the CPU does the work", stacklevel=4)
         return torch.device("cpu")
     return torch.device(kind)

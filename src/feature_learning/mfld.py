@@ -139,8 +139,8 @@ def fit_many(estimators, X, y):
         As `fit`; also if there is none, or parameters or shapes differ. All estimators then stay as they were.
     """
     estimators = list(estimators)
-    if not estimators:
-        raise ValueError("estimators must hold one or more; got none")
+    if not estimators or len(set(map(id, estimators))) < len(estimators):
+        raise ValueError(f"estimators must hold one or more, each once; got {estimators or 'none'}")
     shared = [e.get_params() for e in estimators]
     fixed = set(shared[0]) - {"temperature", "random_state"}
     unequal = sorted(k for k in fixed if any(not np.array_equal(other[k], shared[0][k]) for other in shared))
@@ -148,9 +148,10 @@ def fit_many(estimators, X, y):
         raise ValueError(f"estimators must be equal in all but temperature and random_state; got unequal {unequal}")
     data = []
     for name, values, one in (("X", X, 2), ("y", y, 1)):
-        if not hasattr(values, "__len__") or len(values) == 0:
-            raise ValueError(f"{name} must hold data; got {values!r}")
-        runs = list(values) if np.ndim(values[0]) == one else [values] * len(estimators)
+        try:
+            runs = list(values) if np.ndim(values[0]) == one else [values] * len(estimators)
+        except (TypeError, LookupError) as why:  # a number, nothing, a table whose columns have names
+            raise ValueError(f"{name} must be an array or a list that is not empty; got {values!r:.80}") from why
         shapes = sorted({np.shape(run) for run in runs})
         if len(runs) != len(estimators) or len(shapes) != 1:
             raise ValueError(f"{name} must hold {len(estimators)} runs of one shape; got {len(runs)}, shapes {shapes}")
@@ -162,24 +163,27 @@ def _run(estimators, X, y):
     """Check everything, move the particles of all estimators at once, and only then change the estimators."""
     like, ready = estimators[0], map(MeanFieldLangevinClassifier._prepare, estimators, X, y)
     fitted, clouds, inputs, labels, seeds = zip(*ready, strict=True)
-    n = len(labels[0])
+    n, n_steps = len(labels[0]), int(like.n_steps)  # a small type would overflow at n_steps + 1
+    length = max(np.median(np.hypot.reduce(z[:, :-1], axis=1)) for z in inputs)
+    if not length <= max(10, 2 * math.sqrt(inputs[0].shape[1])):
+        warnings.warn(
+            f"X has rows of typical length {length:.3g}, where tanh(<w, z> + b) is flat and learns nothing: scale X, "
+            "as make_pipeline(StandardScaler(), MeanFieldLangevinClassifier()) does",
+            stacklevel=3,
+        )
     spread = 3 * like.output_scale / math.sqrt(like.n_particles)  # by which noise alone moves the output
-    recorder = Recorder(
-        like.n_steps,
-        like.record_every,
-        like.record_every,
-        bound=lambda loss: 6 * np.maximum(loss, math.log(2)) + spread,
-    )
+    bound = lambda loss: 6 * np.maximum(loss, math.log(2)) + spread  # noqa: E731
+    recorder = Recorder(n_steps, like.record_every, like.record_every, bound=bound)
     settings = {k: getattr(like, k) for k in ("step_size", "weight_decay", "output_scale", "dtype")}
     device = find_device(like.device, like.dtype)
     engine = Engine(clouds, inputs, labels, seeds, device=device, plain=langevin_step, **settings)
     with recorder:
-        for step in range(like.n_steps + 1):
+        for step in range(n_steps + 1):
             heat = [e._temperature(step, n) for e in estimators]
             cloud = engine.cloud() if recorder.records(step) else None
-            judged = cloud is not None or step % 10 == 0 or step < 10 or step == like.n_steps
+            judged = cloud is not None or step % 10 == 0 or step < 10 or step == n_steps
             output = engine.output() if judged else None
-            if step < like.n_steps:
+            if step < n_steps:
                 engine.step(heat, output)
             if not judged:
                 continue
@@ -196,7 +200,7 @@ def _run(estimators, X, y):
                 recorder.copy(step, particles=cloud)
     history, particles = recorder.history({}), engine.cloud()
     for k, estimator in enumerate(estimators):
-        vars(estimator).update(fitted[k], history_=history.run(k), particles_=particles[k])
+        estimator.__dict__ = fitted[k] | {"history_": history.run(k), "particles_": particles[k]}
         kept = {key: v for key, v in estimator.get_params().items() if isinstance(v, (numbers.Real, str, type(None)))}
         estimator.history_.settings |= kept | {"n": n}
     return estimators
@@ -291,7 +295,7 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
         choice("dtype", self.dtype, {"float32", "float64"})
         Recorder(self.n_steps, self.record_every, self.record_every)
         rng, new = generator("random_state", self.random_state), copy.copy(self)
-        X, y = validate_data(new, unmasked("X", X), y, dtype=np.float64)
+        X, y = validate_data(new, unmasked("X", X), unmasked("y", y, kinds=""), dtype=np.float64)
         check_classification_targets(y)
         kind, new.classes_ = type_of_target(y), np.unique(y)
         if kind != "binary" or len(new.classes_) != 2:
@@ -299,15 +303,9 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
                 f"Only binary classification is supported. The type of the target is {kind}; y must hold two classes, "
                 f"got {len(new.classes_)} class{'es' if len(new.classes_) > 1 else ''}"
             )
-        length = np.median(np.linalg.norm(X, axis=1))
-        if length > max(10, 2 * math.sqrt(X.shape[1])):
-            warnings.warn(
-                f"X has rows of typical length {length:.3g}, where tanh(<w, z> + b) is flat and learns nothing: scale "
-                "X, as make_pipeline(StandardScaler(), MeanFieldLangevinClassifier()) does",
-                stacklevel=4,
-            )
         start, seed = rng.standard_normal((self.n_particles, X.shape[1] + 2)), int(rng.integers(2**63))
-        arrays = (a.astype(self.dtype) for a in (start, with_bias(X), 2 * (y == new.classes_[1]) - 1))
+        with np.errstate(over="ignore"):  # infinite in float32: the run will diverge
+            arrays = [a.astype(self.dtype) for a in (start, with_bias(X), 2 * (y == new.classes_[1]) - 1)]
         return vars(new), *arrays, seed
 
     def decision_function(self, X):
