@@ -320,7 +320,8 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         """The more likely class of each row of X, shape (n,)."""
-        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+        positive = self.decision_function(X) > 0
+        return self.classes_[positive.astype(int)]
 
     def predict_proba(self, X):
         """Probabilities of the two classes under the logistic model, shape (n, 2)."""
