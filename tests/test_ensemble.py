@@ -91,6 +91,20 @@ def test_a_tiny_start_loses_no_digits(gamma):
             )
 
 
+def test_an_optimiser_that_puts_another_tensor_into_a_parameter():
+    class Replacing(torch.optim.SGD):
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                p.data = p.data - 0.05 * p.grad
+
+    replaced, moved = (
+        train_ensemble(ensemble(3, activations=("tanh", "relu")), X, Y, n_steps=5, **settings)
+        for settings in ({"optimiser": Replacing}, {"optimiser": "sgd", "step_size": 0.05})
+    )
+    np.testing.assert_allclose(replaced.series["loss"], moved.series["loss"], rtol=1e-12)
+    np.testing.assert_allclose(replaced.snapshots["0.weight"], moved.snapshots["0.weight"], rtol=1e-12)
+
+
 @pytest.mark.parametrize("settings", [{"layers": -1}, {"layers": [0]}, {"optimiser": "momentum"}], ids=repr)
 def test_layers_and_optimisers_of_ones_own(settings):
     if "optimiser" in settings:

@@ -1,6 +1,7 @@
 """Full-batch training of many networks at once, recorded into one `History`."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,25 +30,24 @@ FASTER = {torch.ops.aten.tanh.default: _tanh, torch.ops.aten.bmm.default: _bmm}
 
 
 class _Stack:
-    """Models that print alike, each of their parameters stacked along a first axis; the data have that axis too."""
+    """Models that print alike, side by side: `part` of the parameters and data, which have an axis for the models."""
 
-    def __init__(self, models, index, trained, x, y):
-        self.models, self.index = [models[i] for i in index], index
-        each = [dict(model.named_parameters()) for model in self.models]
-        self.parameters = {name: torch.stack([p[name].detach() for p in each]) for name in each[0]}
-        self.trained = {name: p for name, p in self.parameters.items() if name in trained}
-        self.check(x, y, DATA)
-        self.data = self._own(x), self._own(y)
+    def __init__(self, part, models, parameters, trained, data, test):
+        self.models, self.data, self.test = models[part], [a[part] for a in data], [a[part] for a in test]
+        self.part, self.stacked = part, (trained, parameters)
+        self._check(*self.data, DATA)
+        if test:
+            self._check(*self.test, TEST)
         # traced once: a step is then a list of tensor operations, without what vmap and grad cost in Python
         gradients = vmap(grad_and_value(self._loss))
-        self._step = make_fx(lambda *given: gradients(*given))(self.trained, self.parameters, *self.data)
-        if x.device.type == "cpu":
+        self._step = make_fx(lambda *given: gradients(*given))(*self._own(), *self.data)
+        if self.data[0].device.type == "cpu":
             for node in self._step.graph.nodes:
                 node.target = FASTER.get(node.target, node.target)
             self._step.recompile()
 
-    def _own(self, data):  # what all models share is stored once
-        return data[: len(self.index)] if data.stride(0) == 0 else data[self.index]
+    def _own(self):  # cut out at each step, because an optimiser may put another tensor into `p.data`
+        return [{name: p[self.part] for name, p in stacked.items()} for stacked in self.stacked]
 
     def _forward(self, parameters, x):
         return functional_call(self.models[0], parameters, (x,))
@@ -55,11 +55,11 @@ class _Stack:
     def _loss(self, trained, parameters, x, y):
         return nn.functional.mse_loss(self._forward(parameters | trained, x), y)
 
-    def check(self, x, y, names):
+    def _check(self, x, y, names):
         """Whether each model alone answers in y's shape, and as it does in the stack."""
         with torch.no_grad():
-            alone = [answer(model, x[i], y[i], names) for i, model in zip(self.index, self.models, strict=True)]
-            for one, output in zip(alone, vmap(self._forward)(self.parameters, self._own(x)), strict=True):
+            alone = [answer(model, *pair, names) for model, *pair in zip(self.models, x, y, strict=True)]
+            for one, output in zip(alone, vmap(self._forward)(self._own()[1], x), strict=True):
                 close = math.sqrt(torch.finfo(one.dtype).eps) * one.nan_to_num().abs().max().item()
                 if not torch.allclose(one, output, rtol=0, atol=close, equal_nan=True):
                     raise ValueError(
@@ -70,19 +70,18 @@ class _Stack:
     def gradients(self):
         """Gradients of all models, by name, and their losses."""
         with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is an error of its own
-            return self._step(self.trained, self.parameters, *self.data)
+            return self._step(*self._own(), *self.data)
 
-    def losses(self, x, y):
-        """Mean squared errors on other data."""
+    def test_losses(self):
+        """Mean squared errors on the test data."""
         with torch.no_grad():
-            return vmap(self._loss)({}, self.parameters, self._own(x), self._own(y))
+            return vmap(self._loss)(*self._own(), *self.test)
 
-    def write_back(self):
-        """Give the models their parameters."""
-        with torch.no_grad():
-            for k, model in enumerate(self.models):
-                for name, p in model.named_parameters():
-                    p.copy_(self.parameters[name][k])
+
+def _signature(model, layers):
+    """Of each parameter, all that copies must agree in."""
+    trained = trained_parameters(model, layers)
+    return {k: (tuple(p.shape), str(p.dtype), str(p.device), k in trained) for k, p in model.named_parameters()}
 
 
 def train_ensemble(models, x, y, *, n_steps, step_size=None, optimiser="adam", layers=None, test=None, record_every=1,
@@ -134,43 +133,46 @@ def train_ensemble(models, x, y, *, n_steps, step_size=None, optimiser="adam", l
     ((21, 3), (21,))
     """
     n_steps = number("n_steps", n_steps, 0, integer=True)
-    models, groups = list(models), {}
+    models = list(models)
     if not models:
         raise ValueError("models must hold at least one torch.nn.Module; got none")
-    trained = [trained_parameters(model, layers).keys() for model in models]
-    signatures = [
-        {k: (tuple(p.shape), str(p.dtype), str(p.device), k in names) for k, p in model.named_parameters()}
-        for model, names in zip(models, trained, strict=True)
-    ]
-    for i, (model, signature) in enumerate(zip(models, signatures, strict=True)):
+    signatures = [_signature(model, layers) for model in models]
+    for i, signature in enumerate(signatures):
         if signature != signatures[0]:
             raise ValueError(
                 f"models must agree in their parameters' names, shapes, dtypes, devices and in which are trained; got "
                 f"{signatures[0]} in model 0 and {signature} in model {i}"
             )
-        groups.setdefault(repr(model), []).append(i)
-    x, y = tensors(models[0], (x, y), DATA, len(models))
-    test = None if test is None else tensors(models[0], test, TEST, len(models))
-    sizes, back = (y**2).mean((1, 2)).cpu().numpy(), np.argsort(np.concatenate(list(groups.values())))
+    kind = np.unique([repr(model) for model in models], return_inverse=True)[1]
+    order = np.argsort(kind, kind="stable")  # models that print alike come to stand side by side
+
+    def arranged(pair, names):  # what all models share is stored once
+        return [a if a.stride(0) == 0 else a[order] for a in tensors(models[0], pair, names, len(models))]
+
+    def gather(stacked):  # in the order of `models` again
+        return stacked.cpu().numpy()[np.argsort(order)]
+
+    x, y = arranged((x, y), DATA)
+    test = () if test is None else arranged(test, TEST)
+    sizes = gather((y**2).mean((1, 2)))
     recorder = Recorder(n_steps, record_every, snapshot_every, bound=lambda first: BLOW_UP * np.maximum(first, sizes))
     # Linux' C library asks the system for every large array, page by page, until it has seen one as large come and go
     torch.empty(31 * 2**20, dtype=torch.uint8)
-    stacks = [_Stack(models, index, trained[0], x, y) for index in groups.values()]
-    for stack in stacks if test is not None else ():
-        stack.check(*test, TEST)
-    parameters = [p for stack in stacks for p in stack.trained.values()]
-    stepper, settings = make_optimiser(optimiser, step_size, max_gradient_norm, parameters)
+    models = [models[i] for i in order]
+    each = [dict(model.named_parameters()) for model in models]
+    parameters = {name: torch.stack([p[name].detach() for p in each]) for name in each[0]}
+    trained = {name: parameters[name] for name in trained_parameters(models[0], layers)}
+    parts = (slice(*ends) for ends in pairwise([0, *np.bincount(kind).cumsum()]))
+    stacks = [_Stack(part, models, parameters, trained, (x, y), test) for part in parts]
+    stepper, settings = make_optimiser(optimiser, step_size, max_gradient_norm, list(trained.values()))
     settings |= {"n_steps": n_steps, "n": x.shape[1], "copies": len(models)}
-
-    def gather(parts):  # one tensor from each stack -> one array, in the order of `models`
-        return torch.cat(list(parts)).cpu().numpy()[back]
-
     with recorder:
         try:
             for step in range(n_steps + 1):
                 recorded = recorder.records(step)
                 slopes, losses = zip(*(stack.gradients() for stack in stacks), strict=True)
-                values = gather(losses).astype(float)
+                slopes = [torch.cat([slope[name] for slope in slopes]) for name in trained]
+                values = gather(torch.cat(losses)).astype(float)
                 bad = np.flatnonzero(recorder.diverged(values))
                 if bad.size:
                     before = None if recorder.last is None else recorder.last[bad].tolist()
@@ -181,20 +183,19 @@ def train_ensemble(models, x, y, *, n_steps, step_size=None, optimiser="adam", l
                         "max_gradient_norm"
                     )
                 if recorded or max_gradient_norm is not None:
-                    norms = [sum((g**2).flatten(1).sum(1) for g in gs.values()).sqrt() for gs in slopes]
+                    norms = sum((g**2).flatten(1).sum(1) for g in slopes).sqrt()
                 if recorded:
-                    more = {} if test is None else {"test_loss": gather(stack.losses(*test) for stack in stacks)}
+                    more = {"test_loss": gather(torch.cat([stack.test_losses() for stack in stacks]))} if test else {}
                     recorder.record(step, loss=values, gradient_norm=gather(norms), **more)
                 if recorder.copies(step):
-                    recorder.copy(step, **{k: gather(stack.parameters[k] for stack in stacks) for k in signatures[0]})
+                    recorder.copy(step, **{name: gather(p) for name, p in parameters.items()})
                 if step < n_steps:
-                    for i, stack in enumerate(stacks):
-                        for k, g in slopes[i].items():
-                            if max_gradient_norm is not None:
-                                g *= (max_gradient_norm / (norms[i] + 1e-6)).clamp(max=1).view(-1, *[1] * (g.ndim - 1))
-                            stack.trained[k].grad = g
+                    for p, g in zip(trained.values(), slopes, strict=True):
+                        if max_gradient_norm is not None:
+                            g *= (max_gradient_norm / (norms + 1e-6)).clamp(max=1).view(-1, *[1] * (g.ndim - 1))
+                        p.grad = g
                     stepper.step()
         finally:
-            for stack in stacks:
-                stack.write_back()
+            for i, model in enumerate(models):
+                model.load_state_dict({name: p[i] for name, p in parameters.items()}, strict=False)
     return recorder.history(settings if layers is None else settings | {"layers": np.ravel(layers).tolist()})
