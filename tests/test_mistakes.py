@@ -1,7 +1,8 @@
 """The mistakes of an earlier mean-field Langevin notebook, each put back into a copy and caught by a named check.
 
-A check is a function of what it checks. The package's own code passes every check; a plain copy of the step passes
-them too; the copy with one mistake put back fails the check named for it, and only that one.
+A check is a function of what it checks. The package's own code, the plain step and the engine, passes every check; a
+plain copy of the step passes them too; the copy with one mistake put back fails the check named for it, and only that
+one.
 """
 
 import math
@@ -10,17 +11,13 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
+from problems import problem
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from feature_learning import mfld
-
-
-def problem(n_particles, n, d, seed):
-    """Particles, inputs with a column of ones, and labels of both signs, in float64."""
-    rng = np.random.default_rng(seed)
-    labels = np.where(np.arange(n) % 3 == 0, -1.0, 1.0)
-    return rng.standard_normal((n_particles, d + 2)), mfld.with_bias(rng.standard_normal((n, d))), labels
+from feature_learning import data, mfld
+from feature_learning._engine import Engine
 
 
 # ------------------------------------------------------------------------------------------------ the checks
@@ -36,7 +33,7 @@ def output_by_hand(particles, inputs, output_scale):
 
 def check_output_formula(network):
     """The scale R multiplies the whole bracket."""
-    particles, inputs, _ = problem(5, 7, 3, 0)
+    particles, inputs, *_ = problem(5, 7, 3)
     for scale in (15.0, 2.0):
         np.testing.assert_allclose(  # rounding of sums of a few numbers below 15
             network(particles, inputs, scale), output_by_hand(particles, inputs, scale), rtol=1e-12, atol=1e-12
@@ -45,7 +42,7 @@ def check_output_formula(network):
 
 def check_gradient(step):
     """At temperature 0, N times the gradient of the loss, by central differences, is what a step moves against."""
-    particles, inputs, labels = problem(6, 11, 3, 1)
+    particles, inputs, labels, _ = problem(6, 11, 3, 1)
     scale, eta, h = 4.0, 0.5, 1e-5
 
     def loss(x):
@@ -56,8 +53,8 @@ def check_gradient(step):
         e = np.zeros_like(particles)
         e[i] = h
         expected[i] = len(particles) * (loss(particles + e) - loss(particles - e)) / (2 * h)
-    moved = particles.copy()
-    step(moved, inputs, labels, np.ones_like(moved), step_size=eta, temperature=0, weight_decay=0, output_scale=scale)
+    settings = {"step_size": eta, "temperature": 0, "weight_decay": 0, "output_scale": scale}
+    moved = step(particles, inputs, labels, np.ones_like(particles), **settings)
     # central differences: h^2 times third derivatives of order 10, and N * 1e-16 / h of rounding: both about 1e-9
     np.testing.assert_allclose((particles - moved) / eta, expected, atol=1e-7)
 
@@ -79,18 +76,10 @@ def check_stationary_law(step, *, temperature=0.6, weight_decay=2.5, decay_of_a_
     steps = math.ceil(math.log(1e-12) / (2 * math.log(1 - 2 * q)))
     rng, d = np.random.default_rng(2), 3
     x = np.zeros((n_particles, d + 2))
-    inputs, labels = mfld.with_bias(np.ones((1, d))), np.ones(1)
+    inputs, labels = data.with_bias(np.ones((1, d))), np.ones(1)
+    settings = {"step_size": eta, "temperature": temperature, "weight_decay": weight_decay, "output_scale": 0.0}
     for _ in range(steps):
-        step(
-            x,
-            inputs,
-            labels,
-            rng.standard_normal(x.shape),
-            step_size=eta,
-            temperature=temperature,
-            weight_decay=weight_decay,
-            output_scale=0.0,
-        )
+        x = step(x, inputs, labels, rng.standard_normal(x.shape), **settings)
     exact, without_bias = 1 / (2 * weight_decay * (1 - q)), 1 / (2 * weight_decay)
     tolerance = 5 * math.sqrt(2 / x.size) * exact
     assert exact - without_bias > 4 * tolerance  # the test can tell the two apart
@@ -100,8 +89,7 @@ def check_stationary_law(step, *, temperature=0.6, weight_decay=2.5, decay_of_a_
 
 def python_calls(step, n_particles, n):
     """How many Python and C functions a step calls."""
-    particles, inputs, labels = problem(n_particles, n, 3, 0)
-    noise, count = np.ones_like(particles), [0]
+    arguments, count = problem(n_particles, n, 3), [0]
 
     def profile(_frame, event, _argument):
         count[0] += event in ("call", "c_call")
@@ -109,7 +97,7 @@ def python_calls(step, n_particles, n):
     old = sys.getprofile()
     sys.setprofile(profile)
     try:
-        step(particles, inputs, labels, noise, step_size=0.1, temperature=0.1, weight_decay=0.1, output_scale=15.0)
+        step(*arguments, step_size=0.1, temperature=0.1, weight_decay=0.1, output_scale=15.0)
     finally:
         sys.setprofile(old)
     return count[0]
@@ -133,29 +121,19 @@ def check_one_pca(project):
     np.testing.assert_allclose(moved, np.linalg.norm(shift), rtol=1e-3)
 
 
-class DeviceArray:
-    """What a GPU array does that matters here: `get` copies it to the host, anything implicit is refused."""
-
-    def __init__(self, values):
-        self.values = np.array(values)
-
-    def get(self):
-        return self.values.copy()
-
-    def __array__(self, *_, **__):
-        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
-
-
 def check_arrays_come_to_the_host(to_numpy):
-    """What matplotlib is given is a plain NumPy array."""
+    """What matplotlib is given is a plain NumPy array, and a copy.
+
+    A tensor that records gradients stands for one on a device: PyTorch refuses to hand out either as an array.
+    """
     for values in ([1.0, 2.0], [[1.0], [3.0]]):
+        tensor = torch.tensor(values, requires_grad=True)
         try:
-            host = to_numpy(DeviceArray(values))
-        except TypeError as why:
+            host = to_numpy(tensor)
+        except (TypeError, RuntimeError) as why:
             raise AssertionError(f"an array stayed on the device: {why}") from why
-        assert type(host) is np.ndarray
+        assert type(host) is np.ndarray and not np.shares_memory(host, tensor.detach().numpy())
         np.testing.assert_array_equal(host, values)
-        np.testing.assert_array_equal(to_numpy(np.array(values)), values)
 
 
 # ------------------------------------------------------------------------------------------------ the copies
@@ -176,11 +154,33 @@ def copy_of_the_step(mistake=None):
         else:
             gradient[:, :-1] = (slope * (1 - hidden**2)) @ inputs
         gradient[:, -1] = 2 * (1 - top**2) * slope.sum()
-        gradient *= output_scale / 3
-        particles -= step_size * (gradient + 2 * decay * particles)
-        particles += math.sqrt(2 * temperature * step_size) * noise
+        drift = output_scale / 3 * gradient + 2 * decay * particles
+        return particles - step_size * drift + math.sqrt(2 * temperature * step_size) * noise
 
     return step
+
+
+def step_of_the_engine(particles, inputs, labels, noise, *, temperature, **settings):
+    """A step of the engine for one run, called as the plain one."""
+    engine = Engine([particles], [inputs], [labels], [0], dtype="float64", device=torch.device("cpu"), **settings)
+    engine.step([temperature], noise=torch.tensor(noise)[None])
+    return engine.cloud()[0]
+
+
+def output_of_the_engine(particles, inputs, output_scale):
+    """The output of an engine for one run, called as `network`."""
+    settings = {"step_size": 1.0, "weight_decay": 0.0, "dtype": "float64", "device": torch.device("cpu")}
+    engine = Engine([particles], [inputs], [np.ones(len(inputs))], [0], output_scale=output_scale, **settings)
+    return engine.output()[0, :, 0].numpy()
+
+
+def cloud_of_the_engine(tensor):
+    """What the engine hands out when its particles are this tensor."""
+    particles, inputs, labels, _ = problem(2, 3, 1)
+    settings = {"step_size": 1.0, "weight_decay": 0.0, "output_scale": 1.0, "dtype": "float64"}
+    engine = Engine([particles], [inputs], [labels], [0], device=torch.device("cpu"), **settings)
+    engine.particles = tensor
+    return engine.cloud()
 
 
 def bracket_in_the_wrong_place(particles, inputs, output_scale):
@@ -203,22 +203,20 @@ def scaler_refitted(rounds):
     return one_pca([StandardScaler().fit_transform(cloud) for cloud in rounds])
 
 
+STEPS = {"package": mfld.langevin_step, "engine": step_of_the_engine, "copy": copy_of_the_step()}
 STEP_CHECKS = {f.__name__: f for f in (check_gradient, check_stationary_law, check_no_python_loop)}
 
 
 # ------------------------------------------------------------------------------------------------ the tests
 @pytest.mark.parametrize("check", STEP_CHECKS.values(), ids=STEP_CHECKS)
-@pytest.mark.parametrize("step", [mfld.langevin_step, copy_of_the_step()], ids=["package", "copy"])
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_the_step_passes_every_check(step, check):
     check(step)
 
 
 def test_the_copy_is_the_step():
-    particles, inputs, labels = problem(8, 9, 4, 0)
-    noise = np.random.default_rng(1).standard_normal(particles.shape)
-    a, b = particles.copy(), particles.copy()
-    for step, x in ((mfld.langevin_step, a), (copy_of_the_step(), b)):
-        step(x, inputs, labels, noise.copy(), step_size=0.3, temperature=0.2, weight_decay=0.4, output_scale=15.0)
+    settings = {"step_size": 0.3, "temperature": 0.2, "weight_decay": 0.4, "output_scale": 15.0}
+    a, b = (step(*problem(8, 9, 4), **settings) for step in (mfld.langevin_step, copy_of_the_step()))
     np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)  # the same sums in another order
 
 
@@ -243,7 +241,8 @@ def test_a_mistake_in_the_step_fails_its_check_and_no_other(mistake, caught_by):
 @pytest.mark.parametrize("temperature", [0.02, 0.2, 2.0, 20.0])
 def test_the_stationary_law_does_not_depend_on_the_temperature(temperature):
     """What annealing rests on: lambda scales the noise and the decay alike."""
-    check_stationary_law(mfld.langevin_step, temperature=temperature)
+    for step in (mfld.langevin_step, step_of_the_engine):
+        check_stationary_law(step, temperature=temperature)
 
 
 def test_the_stationary_law_of_a_smaller_step():
@@ -252,6 +251,7 @@ def test_the_stationary_law_of_a_smaller_step():
 
 def test_output_formula():
     check_output_formula(mfld.network)
+    check_output_formula(output_of_the_engine)
     with pytest.raises(AssertionError):
         check_output_formula(bracket_in_the_wrong_place)
 
@@ -267,7 +267,7 @@ def test_pca_is_fitted_once():
 
 
 def test_gpu_arrays_come_to_the_host():
-    check_arrays_come_to_the_host(mfld.to_numpy)
+    check_arrays_come_to_the_host(cloud_of_the_engine)
     with pytest.raises(AssertionError):
         check_arrays_come_to_the_host(np.asarray)
     with pytest.raises(AssertionError):
