@@ -254,16 +254,13 @@ class Report:
     rows: tuple
     threshold: float
 
-    def _table(self):
-        yield ["layer", "neurons", "alive", "D", "mean |cos|", "(chance)", "ratio", "(chance)", "(limit)", "clusters"]
-        for r in self.rows:
-            numbers = [f"{r.mean:.2f}", f"({r.chance_mean:.2f})", f"{r.ratio:.2f}"]
-            numbers += [f"({r.chance:.2g})", f"({r.limit:.2g})"]
-            numbers = ["-"] * 5 if np.isnan(r.ratio) else numbers
-            yield [r.layer, *map(str, (r.neurons, r.alive, r.dim)), *numbers, str(r.clusters)]
-
     def __repr__(self):
-        table = list(self._table())
+        head = ["layer", "neurons", "alive", "D", "mean |cos|", "(chance)", "ratio", "(chance)", "(limit)", "clusters"]
+        table = [head]
+        for r in self.rows:
+            numbers = f"{r.mean:.2f} ({r.chance_mean:.2f}) {r.ratio:.2f} ({r.chance:.2g}) ({r.limit:.2g})".split()
+            numbers = ["-"] * 5 if np.isnan(r.ratio) else numbers
+            table.append([r.layer, *map(str, (r.neurons, r.alive, r.dim)), *numbers, str(r.clusters)])
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table)
         return "\n".join([*lines, f"ratio: share of pairs with |cos| > {self.threshold:g}"])

@@ -41,14 +41,14 @@ class History:
 
     def _arrays(self):
         """All arrays by the names that they have in a file, if each is as long as its steps, else ValueError."""
-        arrays = {}
-        for of, part in (("steps", "series"), ("snapshot_steps", "snapshots")):
-            steps = getattr(self, of)
-            for name, v in ({of: steps} | {f"{part}/{k}": v for k, v in getattr(self, part).items()}).items():
+        series = {"steps": self.steps} | {f"series/{k}": v for k, v in self.series.items()}
+        snapshots = {"snapshot_steps": self.snapshot_steps} | {f"snapshots/{k}": v for k, v in self.snapshots.items()}
+        for of, arrays in (("steps", series), ("snapshot_steps", snapshots)):
+            for name, v in arrays.items():
                 arrays[name] = v = np.asarray(v)
-                if v.shape[:1] != (np.size(steps),) or v.dtype.kind not in "biufc":
+                if v.shape[:1] != (np.size(arrays[of]),) or v.dtype.kind not in "biufc":
                     raise ValueError(f"{name} must hold numbers, as many as {of}; got shape {v.shape}, dtype {v.dtype}")
-        return arrays
+        return series | snapshots
 
     def save(self, path):
         """Write the record in NumPy's .npz format; nothing in it needs pickle.
@@ -95,8 +95,7 @@ class History:
         """
         with open(path, "rb") as raw:
             try:
-                with np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
-                    arrays = {name: file[name] for name in file.files}
+                arrays = dict(np.lib.npyio.NpzFile(raw, allow_pickle=False))
                 meta = json.loads(str(arrays.pop("meta")))
                 history = cls(arrays.pop("steps"), {}, arrays.pop("snapshot_steps"), {}, dict(meta["settings"]))
                 history.finished = bool(meta["finished"])
@@ -131,11 +130,10 @@ class History:
         if len(shape) != 2:
             raise ValueError(f"run needs a record of several runs, losses of shape (T, R); got shape {shape}")
         k = number("k", k, 0, shape[1] - 1, integer=True)
-        series, snapshots = (
-            {name: v[:, k] if v.ndim > 1 else v for name, v in part.items()} for part in (self.series, self.snapshots)
-        )
-        settings = {name: v for name, v in self.settings.items() if name != "copies"}
-        return History(self.steps, series, self.snapshot_steps, snapshots, settings, self.finished)
+        own = {"settings": {name: v for name, v in self.settings.items() if name != "copies"}}
+        for part in ("series", "snapshots"):
+            own[part] = {name: v[:, k] if v.ndim > 1 else v for name, v in getattr(self, part).items()}
+        return replace(self, **own)
 
 
 class Recorder:
@@ -178,7 +176,7 @@ class Recorder:
         n_steps = number("n_steps", n_steps, 0, integer=True)
         self._record_at = frozenset(recording_steps("record_every", record_every, n_steps).tolist())
         self._copy_at = frozenset(recording_steps("snapshot_every", snapshot_every, n_steps).tolist())
-        self._rows, self._copies, self._asked = [], [], False
+        self._rows, self._copies, self._asked, self._leaving = [], [], False, False
         self._bound, self._limit, self.last = bound, None, None
 
     def __enter__(self):
@@ -189,13 +187,12 @@ class Recorder:
         return self
 
     def _ask(self, *_):
-        if self._asked:
+        if self._asked and not self._leaving:
             raise KeyboardInterrupt
         self._asked = True
 
     def __exit__(self, kind, *_):
-        if self._handler:  # nothing disturbs the stacking
-            signal.signal(signal.SIGINT, lambda *_: None)
+        self._leaving = True  # nothing disturbs the stacking
         try:
             if kind in (None, KeyboardInterrupt):
                 self._history = History(*_stack(self._rows), *_stack(self._copies), finished=kind is None)
@@ -245,16 +242,14 @@ def recording_steps(name, every, n_steps):
     if every is None:
         return np.unique([0, n_steps])
     if isinstance(every, (int, np.integer)) and not isinstance(every, bool) and every >= 1:
-        return np.unique(np.append(np.arange(0, n_steps + 1, min(int(every), n_steps + 1)), n_steps))
+        return np.array([*range(0, n_steps, int(every)), n_steps])
     try:
-        steps = np.asarray(every)
-        good = steps.ndim == 1 and steps.size > 0 and steps.dtype.kind in "iu"
-        good = good and steps.min() >= 0 and steps.max() <= n_steps
-    except ValueError:  # rows of unequal length
-        good = False
-    if not good:
+        steps = {number(name, step, 0, n_steps, integer=True) for step in np.asarray(every)}
+    except (TypeError, ValueError):  # no sequence, rows of unequal length, no steps
+        steps = set()
+    if not steps:
         raise ValueError(f"{name} must be None, a whole number >= 1, or steps from 0 to {n_steps}; got {every!r:.80}")
-    return np.unique(steps)
+    return np.array(sorted(steps))
 
 
 def _stack(rows):

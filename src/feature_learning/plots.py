@@ -143,7 +143,6 @@ def movie(draw, frames, *, name, alt, unit="frame", figsize=(4.6, 4.2), dpi=100,
         from IPython.display import HTML
     except ImportError as why:
         raise RuntimeError("plots.movie needs IPython, which comes with Jupyter: pip install ipython") from why
-    from PIL import Image
 
     frames = list(frames)
     if not frames:
@@ -152,11 +151,9 @@ def movie(draw, frames, *, name, alt, unit="frame", figsize=(4.6, 4.2), dpi=100,
     for k, frame in enumerate(frames):
         figure = plt.figure(figsize=figsize, dpi=dpi)
         draw(figure, frame)
-        figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())[:, :, :3]
-        plt.close(figure)
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "WEBP", quality=80, method=6)
+        figure.savefig(buffer, format="webp", pil_kwargs={"quality": 80, "method": 6})
+        plt.close(figure)
         data = base64.b64encode(buffer.getvalue()).decode()
         label = html.escape(f"{unit} {frame}")
         marks = (' class="invert-dark"' if invert_dark else "") + ("" if k == last else " hidden")

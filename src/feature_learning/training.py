@@ -95,18 +95,12 @@ def _measure(model, parameters, x, test, activation_statistics):
         if test is not None:
             row["test_loss"] = nn.functional.mse_loss(answer(model, *test, TEST), test[1]).item()
         if activation_statistics:
-            row["activations"] = _activation_statistics(model, x)
+            row["activations"] = []  # mean and standard deviation over neurons and data of each hidden layer's output
+            for layer in model:
+                x = layer(x)
+                if not isinstance(layer, nn.Linear):
+                    row["activations"].append([x.mean().item(), x.std(correction=0).item()])
     return row
-
-
-def _activation_statistics(model, x):
-    """Mean and standard deviation over neurons and data of each hidden layer's output, shape (layers, 2)."""
-    rows = []
-    for layer in model:
-        x = layer(x)
-        if not isinstance(layer, nn.Linear):
-            rows.append([x.mean().item(), x.std(correction=0).item()])
-    return rows
 
 
 def train(model, x, y, *, n_steps, step_size=None, optimiser="adam", layers=None, test=None, record_every=1,
