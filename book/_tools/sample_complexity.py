@@ -21,6 +21,7 @@ from math import comb
 from pathlib import Path
 
 import numpy as np
+import torch
 from sklearn.kernel_ridge import KernelRidge
 
 import feature_learning as fl
@@ -147,7 +148,7 @@ def run(plan, out):
 
 def describe(out, name):
     """What is kept beside a table: how, when, with what it was made, and its checksum."""
-    gpu = fl.array_module() is not np
+    gpu = torch.cuda.is_available()
     settings = {
         "step_size": 0.2,
         "weight_decay": 0.1,
@@ -156,11 +157,12 @@ def describe(out, name):
         "ridge": 1e-6,
         "test_inputs": TESTS,
     }
+    versions = {p: version(p) for p in ("numpy", "scipy", "scikit-learn", "torch")}
     return {
         "command": f"python book/_tools/sample_complexity.py{name}",
         "date": date.today().isoformat(),
         "device": "GPU" if gpu else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in ("numpy", "scipy", "scikit-learn")},
+        "versions": {"python": platform.python_version()} | versions,
         "settings": settings,
         "paper": "Suzuki, Wu, Oko, Nitanda (2023), figure 1: N = 2000, 10000 steps, 5 trials",
         "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
