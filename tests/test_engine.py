@@ -59,14 +59,24 @@ def test_the_engine_is_the_plain_step(monkeypatch, device, dtype, tolerance, kep
     side_by_side(temperatures, device, dtype, tolerance, kept=kept)
 
 
-def test_a_small_cloud_moves_by_the_plain_step_itself():
-    """Below SMALL multiplications the classifier hands the plain step over: the same bits as of that function."""
+def test_a_small_cloud_moves_by_the_plain_step_itself(monkeypatch):
+    """Below SMALL multiplications the classifier hands the plain functions over: the same bits, and no thread wakes."""
     particles, inputs, labels, noise = problem(23, 18, 3)
-    engine = engine_of([(particles, inputs, labels)], plain=mfld.langevin_step)
+    engine = engine_of([(particles, inputs, labels)], plain=(mfld.network, mfld.langevin_step))
+    monkeypatch.setattr(torch, "bmm", None)
     for _ in range(3):
-        engine.step([0.2], engine.output(), noise=torch.tensor(noise)[None])
+        output = engine.output()
+        np.testing.assert_array_equal(output[0, :, 0], mfld.network(particles, inputs, 4.0))
+        engine.step([0.2], output, noise=torch.tensor(noise)[None])
         particles = mfld.langevin_step(particles, inputs, labels, noise, temperature=0.2, **SETTINGS)
         np.testing.assert_array_equal(engine.cloud()[0], particles)
+
+
+@pytest.mark.parametrize("runs, count", [(1, 5000), (2, 23)])
+def test_large_clouds_and_many_do_not(runs, count):
+    problems = [problem(count, 18, 3, seed) for seed in range(runs)]
+    engine = engine_of(problems, plain=(None, None))
+    engine.step([0.2] * runs, engine.output())
 
 
 def every(engine, name, function):

@@ -521,6 +521,17 @@ def test_data_of_ordinary_size_brings_no_warning(d):
         quietly(lambda inputs=inputs: small(n_steps=1).fit(inputs, np.arange(100) % 2))
 
 
+@pytest.mark.parametrize("d, longest", [(1, 10), (4, 10), (100, 20)])
+def test_how_long_rows_may_be_before_they_are_warned_of(d, longest):
+    """Half of them longer than 10, or than twice the length of scaled data in high dimensions; a few may be."""
+    X = np.full((60, d), longest / np.sqrt(d))
+    X[:20] *= 100
+    model, y = small(n_steps=0), np.arange(60) % 2
+    quietly(lambda: model.fit(np.where(X > 100, X, 0.95 * X), y))
+    with pytest.warns(UserWarning, match=f"typical length {1.05 * longest:.3g}, where"):
+        model.fit(1.05 * X, y)
+
+
 @pytest.mark.parametrize("n_particles, n, d", [(1, 2, 1), (1, 50, 3), (3, 2, 1), (2, 7, 30)])
 def test_smallest_shapes(n_particles, n, d):
     X = np.random.default_rng(0).standard_normal((n, d))

@@ -22,6 +22,7 @@ from ._checks import choice
 KEPT = 2**26  # hidden values kept from the first half of a step to the second; of more, each is computed twice
 AT_ONCE = 2**22  # in blocks of so many
 SMALL = 2**18  # multiplications in a product; of fewer, NumPy makes short work and wakes no threads
+QUIET = {"over": "ignore", "invalid": "ignore"}  # as PyTorch is; `measure` shows what diverges
 PIECE = 2**16  # normal numbers that a run draws in one go, for several steps if its cloud is small
 
 
@@ -37,8 +38,8 @@ class Engine:
     step_size, weight_decay, output_scale : float
     dtype : str
     device : torch.device
-    plain : callable, optional
-        `mfld.langevin_step`, which is faster for one small cloud on a CPU: taken below `SMALL` multiplications.
+    plain : pair of callables, optional
+        `mfld.network` and `mfld.langevin_step`, faster for one small cloud on a CPU: taken below `SMALL`.
     kept : int
         See `KEPT`.
 
@@ -67,7 +68,10 @@ class Engine:
         self.noise = self._normal_numbers(max(1, PIECE // (count * width)))
         small = runs == 1 and self.particles.device.type == "cpu" and count * (n + 1) * width < SMALL
         numbers = {"step_size": step_size, "weight_decay": weight_decay, "output_scale": output_scale}
-        self.plain = partial(plain, inputs=inputs[0], labels=labels[0], **numbers) if plain and small else None
+        self.plain = plain and small
+        if self.plain:
+            self.network = partial(plain[0], inputs=inputs[0], output_scale=output_scale)
+            self.langevin_step = partial(plain[1], inputs=inputs[0], labels=labels[0], **numbers)
 
     def _normal_numbers(self, steps):
         """The noise of one step after another, drawn for several at a time."""
@@ -85,6 +89,9 @@ class Engine:
     @torch.inference_mode()
     def output(self):
         """The networks' outputs, shape (R, n, 1). Of a cloud in one block, the hidden values stay for `step`."""
+        if self.plain:
+            with np.errstate(**QUIET):
+                return torch.from_numpy(self.network(self.particles[0].numpy()))[None, :, None]
         blocks = self.particles.split(self.rows, dim=1)
         mean = sum(self._sigmoids(block).sum(1) for block in blocks)[..., None] / self.particles.shape[1]
         return self.output_scale / 3 * (2 * mean[:, : self.n] + (4 * mean[:, self.n :] - 3))
@@ -104,8 +111,8 @@ class Engine:
         noise = next(self.noise) if noise is None else noise
         if self.plain:
             x = self.particles[0].numpy()
-            with np.errstate(over="ignore", invalid="ignore"):  # torch says nothing either, and `measure` tells
-                x[:] = self.plain(x, noise=noise[0].numpy(), temperature=temperature[0])
+            with np.errstate(**QUIET):
+                x[:] = self.langevin_step(x, noise=noise[0].numpy(), temperature=temperature[0])
         else:
             self._move(temperature, output, noise)
 

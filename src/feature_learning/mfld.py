@@ -176,7 +176,7 @@ def _run(estimators, X, y):
     recorder = Recorder(n_steps, like.record_every, like.record_every, bound=bound)
     settings = {k: getattr(like, k) for k in ("step_size", "weight_decay", "output_scale", "dtype")}
     device = find_device(like.device, like.dtype)
-    engine = Engine(clouds, inputs, labels, seeds, device=device, plain=langevin_step, **settings)
+    engine = Engine(clouds, inputs, labels, seeds, device=device, plain=(network, langevin_step), **settings)
     with recorder:
         for step in range(n_steps + 1):
             heat = [e._temperature(step, n) for e in estimators]
