@@ -294,15 +294,19 @@ def test_ctrl_c_waits_for_the_end_of_the_step(moment):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_second_ctrl_c_ends_the_step_too():
-    recorder = Recorder(9)
-    with recorder:
+def test_a_second_ctrl_c_comes_out_as_an_error():
+    """In the middle of a step: what is half done must not be taken for a state of the run."""
+    recorder, done = Recorder(9), []
+    with pytest.raises(KeyboardInterrupt), recorder:
         for step in range(10):
             if recorder.records(step):
                 recorder.record(step, loss=0.0)
             signal.raise_signal(signal.SIGINT)
+            done.append(step)
             signal.raise_signal(signal.SIGINT)
-    assert recorder.history({}).steps.tolist() == [0] and recorder.history({}).finished is False
+            done.append(step)
+    assert done == [0]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_while_the_rows_are_stacked_loses_no_finished_run(monkeypatch):

@@ -140,7 +140,8 @@ class Recorder:
     """What every loop over steps needs to become a `History`: when to record and to copy, Ctrl-C, divergence.
 
     The loop runs inside `with recorder:`. Ctrl-C ends it quietly before the next step, so that no step, row or copy is
-    left half done; the record then says that it is not finished. A second Ctrl-C ends it at once.
+    left half done; the record then says that it is not finished. A second Ctrl-C comes out at once, as an error, in the
+    middle of the step.
 
     Parameters
     ----------
@@ -176,7 +177,7 @@ class Recorder:
         n_steps = number("n_steps", n_steps, 0, integer=True)
         self._record_at = frozenset(recording_steps("record_every", record_every, n_steps).tolist())
         self._copy_at = frozenset(recording_steps("snapshot_every", snapshot_every, n_steps).tolist())
-        self._rows, self._copies, self._asked, self._leaving = [], [], False, False
+        self._rows, self._copies, self._asked, self._leaving, self._torn = [], [], False, False, False
         self._bound, self._limit, self.last = bound, None, None
 
     def __enter__(self):
@@ -188,6 +189,7 @@ class Recorder:
 
     def _ask(self, *_):
         if self._asked and not self._leaving:
+            self._torn = True  # somewhere in a step: what it leaves is no state of the run
             raise KeyboardInterrupt
         self._asked = True
 
@@ -196,7 +198,7 @@ class Recorder:
         try:
             if kind in (None, KeyboardInterrupt):
                 self._history = History(*_stack(self._rows), *_stack(self._copies), finished=kind is None)
-            return kind is KeyboardInterrupt
+            return kind is KeyboardInterrupt and not self._torn
         finally:
             if self._handler:
                 signal.signal(signal.SIGINT, self._handler)
