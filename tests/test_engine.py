@@ -15,10 +15,11 @@ from feature_learning._engine import Engine
 
 SETTINGS = {"step_size": 0.3, "weight_decay": 0.4, "output_scale": 4.0}
 CPU = torch.device("cpu")
-# Every device there is; Apple's has no double precision.
-DEVICES = [("cpu", "float64", 1e-11)]
-DEVICES += [("cuda", "float64", 1e-11)] if torch.cuda.is_available() else []
-DEVICES += [("mps", "float32", 1e-4)] if torch.backends.mps.is_available() else []
+# Every device there is, and the lines of a GPU on the CPU; Apple's has no double precision.
+DEVICES = [("cpu", np, "float64", 1e-11), ("cpu", torch, "float64", 1e-11)]
+DEVICES += [("cuda", torch, "float64", 1e-11)] if torch.cuda.is_available() else []
+DEVICES += [("mps", torch, "float32", 1e-4)] if torch.backends.mps.is_available() else []
+EACH_DEVICE = pytest.mark.parametrize("device, library, dtype, tolerance", DEVICES)
 
 
 def engine_of(problems, *, dtype="float64", device=CPU, seeds=None, **settings):
@@ -29,54 +30,35 @@ def engine_of(problems, *, dtype="float64", device=CPU, seeds=None, **settings):
 
 
 # ------------------------------------------------------------------------------------------------ beside the plain step
-def side_by_side(temperatures, device="cpu", dtype="float64", tolerance=1e-11, change=lambda engine: None, **settings):
+def side_by_side(temperatures, device="cpu", library=np, dtype="float64", tolerance=1e-11, change=None, **settings):
     """Four steps of the engine and of the plain functions, with the same noise: outputs, losses and particles agree."""
     problems = [problem(23, 18, 3, seed) for seed in range(len(temperatures))]
-    engine = engine_of(problems, dtype=dtype, device=device, **settings)
+    engine = engine_of(problems, dtype=dtype, device=device, library=library, **settings)
     plain, close = [p[0] for p in problems], {"rtol": tolerance, "atol": tolerance}
-    change(engine)
+    if change:
+        change(engine)
     for k in range(4):
         outputs = [mfld.network(x, p[1], 4.0) for x, p in zip(plain, problems, strict=True)]
         output = engine.output()
-        np.testing.assert_allclose(output[..., 0].cpu(), outputs, **close)
+        np.testing.assert_allclose(torch.as_tensor(output).cpu(), outputs, **close)
         losses = [mfld.logistic_loss(p[2] * f) for p, f in zip(problems, outputs, strict=True)]
         np.testing.assert_allclose(engine.measure(output)[0], losses, **close)
         noise = [np.roll(p[3], k, axis=0) for p in problems]
-        xi = torch.tensor(np.stack(noise), dtype=getattr(torch, dtype), device=device)
+        xi = engine._array(np.stack(noise))
         engine.step(temperatures, output if k % 2 else None, noise=xi)  # the output is given, or found by the step
         for r, (_, inputs, labels, _) in enumerate(problems):
             plain[r] = mfld.langevin_step(plain[r], inputs, labels, noise[r], temperature=temperatures[r], **SETTINGS)
         np.testing.assert_allclose(engine.cloud(), plain, **close)
 
 
-@pytest.mark.parametrize("device, dtype, tolerance", DEVICES)
+@EACH_DEVICE
 @pytest.mark.parametrize("kept", [_engine.KEPT, 0], ids=["kept", "twice"])
 @pytest.mark.parametrize("at_once", [2**22, 200, 1], ids=["one block", "blocks", "a particle a block"])
 @pytest.mark.parametrize("temperatures", [[0.2], [0.2] * 3, [0.0, 0.5, 2.0], [0, 0]], ids=str)
-def test_the_engine_is_the_plain_step(monkeypatch, device, dtype, tolerance, kept, at_once, temperatures):
+def test_the_engine_is_the_plain_step(monkeypatch, device, library, dtype, tolerance, kept, at_once, temperatures):
     """For one run and several, of one temperature or of several, hidden values kept or computed twice."""
     monkeypatch.setattr(_engine, "AT_ONCE", at_once)
-    side_by_side(temperatures, device, dtype, tolerance, kept=kept)
-
-
-def test_a_small_cloud_moves_by_the_plain_step_itself(monkeypatch):
-    """Below SMALL multiplications the classifier hands the plain functions over: the same bits, and no thread wakes."""
-    particles, inputs, labels, noise = problem(23, 18, 3)
-    engine = engine_of([(particles, inputs, labels)], plain=(mfld.network, mfld.langevin_step))
-    monkeypatch.setattr(torch, "bmm", None)
-    for _ in range(3):
-        output = engine.output()
-        np.testing.assert_array_equal(output[0, :, 0], mfld.network(particles, inputs, 4.0))
-        engine.step([0.2], output, noise=torch.tensor(noise)[None])
-        particles = mfld.langevin_step(particles, inputs, labels, noise, temperature=0.2, **SETTINGS)
-        np.testing.assert_array_equal(engine.cloud()[0], particles)
-
-
-@pytest.mark.parametrize("runs, count", [(1, 5000), (2, 23)])
-def test_large_clouds_and_many_do_not(runs, count):
-    problems = [problem(count, 18, 3, seed) for seed in range(runs)]
-    engine = engine_of(problems, plain=(None, None))
-    engine.step([0.2] * runs, engine.output())
+    side_by_side(temperatures, device, library, dtype, tolerance, kept=kept)
 
 
 def every(engine, name, function):
@@ -87,7 +69,7 @@ def every(engine, name, function):
 
 def decay_without_temperature(engine):
     def wrong(step, heat, output, noise):
-        engine.weight_decay = 0.4 / torch.tensor(heat)[:, None, None]
+        engine.weight_decay = 0.4 / np.array(heat)[:, None, None]
         step(heat, output, noise=noise)
 
     every(engine, "step", wrong)
@@ -95,13 +77,14 @@ def decay_without_temperature(engine):
 
 def hidden_values_of_another_block(engine):
     """The second half of a step takes what the first one left, though it is of the last block."""
-    blocks, calls = -(-engine.particles.shape[1] // engine.rows), [0]
+    blocks, calls, last = len(engine.blocks), [0], []
 
-    def wrong(sigmoids, block):
+    def wrong(total, block):
         calls[0] += 1
-        return sigmoids(block) if (calls[0] - 1) % (2 * blocks) < blocks else engine.hidden[:, : block.shape[1]]
+        last[:] = [total(block)] if (calls[0] - 1) % (2 * blocks) < blocks else last
+        return last[0]
 
-    every(engine, "_sigmoids", wrong)
+    every(engine, "_sum", wrong)
 
 
 def output_of_the_first_step(engine):
@@ -114,7 +97,7 @@ def scaled(name, factor, part=...):
 
     def mistake(engine):
         value = getattr(engine, name)
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, np.ndarray):
             value[part] *= factor
         else:
             setattr(engine, name, value * factor)
@@ -123,11 +106,11 @@ def scaled(name, factor, part=...):
 
 
 def swapped(engine):
-    engine.across[:, :3] = engine.across[:, :3].flip(1)
+    engine.across[:, :3] = engine.across[:, 2::-1].copy()
 
 
 def label_twice(engine):
-    engine.down[:, : engine.n] *= -engine.minus_y
+    engine.down[:, : engine.n] *= -engine.minus_y[..., None]
 
 
 MISTAKES = {
@@ -144,8 +127,8 @@ MISTAKES = {
     "decay without its 2": scaled("weight_decay", 0.5),
     "decay without temperature": decay_without_temperature,
     "noise without its 2": lambda e: every(e, "step", lambda step, heat, f, noise: step(heat, f, noise=noise / 2**0.5)),
-    "noise of other particles": lambda e: every(e, "step", lambda step, t, f, noise: step(t, f, noise=noise.flip(1))),
-    "noise of another run": lambda e: every(e, "step", lambda step, t, f, noise: step(t, f, noise=noise.flip(0))),
+    "noise of other particles": lambda e: every(e, "step", lambda step, t, f, noise: step(t, f, noise=noise[:, ::-1])),
+    "noise of another run": lambda e: every(e, "step", lambda step, t, f, noise: step(t, f, noise=noise[::-1])),
     "one temperature for all": lambda e: every(e, "step", lambda step, t, f, noise: step(t[:1] * 3, f, noise=noise)),
     "hidden values of another block": hidden_values_of_another_block,
     "output of the first step": output_of_the_first_step,
@@ -162,17 +145,24 @@ def test_a_mistake_in_the_engine_is_seen_beside_the_plain_step(monkeypatch, mist
         side_by_side([0.1, 0.5, 2.0], kept=0, change=mistake)
 
 
-def test_a_forgotten_slope_of_tanh_is_seen(monkeypatch):
-    monkeypatch.setattr(torch, "addcmul", lambda hidden, *_, **__: hidden)
+def test_a_forgotten_square_is_seen():
+    def forget(engine):
+        def wrong(total, block):
+            found = total(block)
+            engine.hidden **= 0.5
+            return found
+
+        every(engine, "_sum", wrong)
+
     with pytest.raises(AssertionError):
-        side_by_side([0.2])
+        side_by_side([0.2], change=forget)
 
 
-@pytest.mark.parametrize("device, dtype, tolerance", DEVICES)
-def test_measured_are_the_loss_and_the_largest_move_of_an_offset(device, dtype, tolerance):
+@EACH_DEVICE
+def test_measured_are_the_loss_and_the_largest_move_of_an_offset(device, library, dtype, tolerance):
     """An offset moves most where tanh is steep, at c = 0, if there is neither noise nor decay."""
     problems = [problem(9, 30, 3, seed) for seed in range(3)]
-    engine = engine_of(problems, dtype=dtype, device=device)
+    engine = engine_of(problems, dtype=dtype, device=device, library=library)
     loss, move = engine.measure(engine.output())
     assert loss.shape == move.shape == (3,) and loss.dtype == move.dtype == np.float64
     for k, (x, inputs, labels, _) in enumerate(problems):
@@ -189,7 +179,7 @@ def test_measured_are_the_loss_and_the_largest_move_of_an_offset(device, dtype, 
 
 def test_margins_of_any_size_are_measured():
     engine = engine_of([problem(2, 3, 1)])
-    huge = torch.tensor([[[-1e4], [-1e4], [1e4]]], dtype=torch.float64)  # of labels -1, 1, 1
+    huge = np.array([[-1e4, -1e4, 1e4]])  # of labels -1, 1, 1
     assert engine.measure(huge)[0] == pytest.approx([1e4 / 3])
     assert np.isnan(engine.measure(huge * np.nan)).all()
 
@@ -198,14 +188,14 @@ def test_margins_of_any_size_are_measured():
 def drawn(seeds, count, d, steps, dtype="float32"):
     """The normal numbers of some steps, of shape (runs, steps, count, d + 2)."""
     engine = engine_of([problem(count, 1, d)] * len(seeds), dtype=dtype, seeds=seeds)
-    return np.stack([next(engine.noise).numpy().copy() for _ in range(steps)], axis=1)
+    return np.stack([next(engine.noise).copy() for _ in range(steps)], axis=1)
 
 
 def test_a_step_takes_the_next_numbers():
     """From zero, with factors that make a step the noise itself."""
     engine = engine_of([problem(7, 1, 3)] * 2, step_size=1.0, output_scale=1e-30)
     for noise in drawn(range(2), 7, 3, 3, "float64").swapaxes(0, 1):
-        engine.particles.zero_()
+        engine.particles[:] = 0
         engine.step([0.5, 0.5])
         np.testing.assert_allclose(engine.cloud(), noise, rtol=1e-14, atol=1e-29)
 
@@ -255,7 +245,7 @@ def test_a_run_draws_the_same_numbers_alone_and_among_others(monkeypatch, count,
 
 
 def test_noise_of_a_fit_is_independent_between_particles_and_steps():
-    """As the classifier draws it, for a cloud moved by the plain step and for one moved by the engine's own."""
+    """As the classifier draws it, for few and many data points."""
     settings = {"n_steps": 2, "step_size": 1e-6, "temperature": 1e5, "weight_decay": 0.0, "record_every": 1}
     for n in (20, 300):
         X, y = xor(n, 5)
@@ -266,7 +256,7 @@ def test_noise_of_a_fit_is_independent_between_particles_and_steps():
 
 
 # ------------------------------------------------------------------------------------------------ threads
-SIZES = {"plain": (20, 60), "engine": (2000, 500)}  # particles and data points of a fit that goes one way or the other
+SIZES = {"small": (20, 60), "large": (2000, 500)}  # particles and data points; the linear algebra wakes threads or not
 
 
 @pytest.fixture

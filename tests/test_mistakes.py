@@ -163,7 +163,7 @@ def copy_of_the_step(mistake=None):
 def step_of_the_engine(particles, inputs, labels, noise, *, temperature, **settings):
     """A step of the engine for one run, called as the plain one."""
     engine = Engine([particles], [inputs], [labels], [0], dtype="float64", device=torch.device("cpu"), **settings)
-    engine.step([temperature], noise=torch.tensor(noise)[None])
+    engine.step([temperature], noise=noise[None])
     return engine.cloud()[0]
 
 
@@ -171,7 +171,7 @@ def output_of_the_engine(particles, inputs, output_scale):
     """The output of an engine for one run, called as `network`."""
     settings = {"step_size": 1.0, "weight_decay": 0.0, "dtype": "float64", "device": torch.device("cpu")}
     engine = Engine([particles], [inputs], [np.ones(len(inputs))], [0], output_scale=output_scale, **settings)
-    return engine.output()[0, :, 0].numpy()
+    return engine.output()[0]
 
 
 def cloud_of_the_engine(tensor):

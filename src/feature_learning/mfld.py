@@ -175,8 +175,7 @@ def _run(estimators, X, y):
     bound = lambda loss: 6 * np.maximum(loss, math.log(2)) + spread  # noqa: E731
     recorder = Recorder(n_steps, like.record_every, like.record_every, bound=bound)
     settings = {k: getattr(like, k) for k in ("step_size", "weight_decay", "output_scale", "dtype")}
-    device = find_device(like.device, like.dtype)
-    engine = Engine(clouds, inputs, labels, seeds, device=device, plain=(network, langevin_step), **settings)
+    engine = Engine(clouds, inputs, labels, seeds, device=find_device(like.device, like.dtype), **settings)
     with recorder:
         for step in range(n_steps + 1):
             heat = [e._temperature(step, n) for e in estimators]
@@ -228,7 +227,8 @@ class MeanFieldLangevinClassifier(ClassifierMixin, BaseEstimator):
     device : {"auto", "cpu", "gpu"}
         "auto" takes CUDA if PyTorch finds it, or Apple's MPS if `dtype` is "float32", and else the CPU.
     random_state : None, int or numpy.random.Generator
-        Source of randomness. One seed gives the same bits in every thread, whatever else runs.
+        Source of randomness. One seed gives the same bits in every thread of Python; another number of threads in the
+        linear algebra may change the last digits.
 
     Attributes
     ----------
