@@ -120,8 +120,9 @@ def langevin_step(particles, inputs, labels, noise, *, step_size, temperature, w
 def fit_many(estimators, X, y):
     """Fit independent runs at once: what differs is data, temperature and random state.
 
-    All runs share one leading axis, so that many small ones fill a processor or a card. The results are those of
-    separate fits, to rounding. Ctrl-C stops all runs and keeps their records.
+    All runs share one leading axis, so that many small ones fill a processor or a card; of large ones, each fills a
+    processor by itself. The results are those of separate fits, to rounding. Ctrl-C stops all runs and keeps their
+    records.
 
     Parameters
     ----------
