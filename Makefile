@@ -5,6 +5,7 @@
 #   make test-portable   the notebooks again on four other numerical code paths
 #   make check-oldest    the tests of the package with the lowest versions that pyproject.toml allows
 #   make bench           timings against their goals, one table, with and without AVX-512 (SHORT=1: only that they run)
+#   make course          worksheets and archives for a class, out of the solutions, into _build/course
 #   make lab             JupyterLab on the chapters
 #   make execute         run the notebooks and store their outputs (NB=notebooks/11_condensation.ipynb for one)
 #   make repo URL=…      write the repository's address everywhere it must appear
@@ -45,7 +46,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Waiting threads sleep instead of spinning: with two kernels on two cores, small PyTorch networks train 20 times faster.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help book check check-oldest test test-portable bench lab execute clean repo venv
+.PHONY: help book check check-oldest test test-portable bench course lab execute clean repo venv
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -109,6 +110,9 @@ bench: $(READY)
 	  printf '\nThe same without AVX-512:\n'; \
 	  env NPY_DISABLE_CPU_FEATURES="$$names" $(PLAIN) $(BENCH) --column=_build/bench-2.json; fi
 	@$(BIN)/python tests/benchmarks/table.py _build/bench-*.json
+
+course: $(READY)
+	$(BIN)/python book/_tools/course.py
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=.

@@ -1,4 +1,4 @@
-"""The chapters as files: one clean run each, plain Markdown, described figures. Their outputs are nbval's business."""
+"""Chapters and solutions as files: a clean run, plain Markdown, described figures. Outputs are the business of nbval."""
 
 import base64
 import copy
@@ -20,9 +20,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
 LONGEST, MEDIAN, LARGEST = 25, 6, 1.5 * 2**20
 MYST = re.compile(r"^(```|:::)\{|\{[a-z:-]+\}`|^\s*\(\S+\)=\s*$", re.MULTILINE)
+
+
+def name(path):
+    """A notebook as the table of contents calls it."""
+    return path.relative_to(ROOT).with_suffix("").as_posix()
 
 
 # ------------------------------------------------------------------ rules for one notebook
@@ -123,14 +128,14 @@ RULES = [one_clean_run, small_cells, described_figures, plain_markdown, quiet_me
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_chapter(path, rule):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert list(rule(notebook)) == []
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_chapter_is_small_to_download(path):
     assert path.stat().st_size <= LARGEST
 
@@ -138,9 +143,7 @@ def test_chapter_is_small_to_download(path):
 def test_the_chapters_are_those_of_the_table_of_contents():
     toc = yaml.safe_load((ROOT / "book/_toc.yml").read_text(encoding="utf8"))
     listed = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
-    assert (
-        {f"notebooks/{path.stem}" for path in NOTEBOOKS} == {f for f in listed if f.startswith("notebooks/")} != set()
-    )
+    assert set(map(name, NOTEBOOKS)) == {f for f in listed if f.startswith("notebooks/")} != set()
 
 
 # ------------------------------------------------------------------ the rules can fail
