@@ -20,7 +20,8 @@ def test_the_table_is_the_one_that_its_record_describes():
     record = json.loads(STORED.with_suffix(".json").read_text(encoding="utf8"))
     assert record["sha256"] == hashlib.sha256(STORED.read_bytes()).hexdigest()
     assert record["command"] == "python book/_tools/sample_complexity.py"
-    assert {"date", "device", "versions", "settings"} <= record.keys()
+    assert {"date", "commit", "device", "wall_time", "versions", "settings"} <= record.keys()
+    assert "torch" in record["versions"] and record["commit"] != "unknown" and record["wall_time"].endswith(" s")
 
 
 def test_every_trial_of_the_plan_is_stored_once_and_is_possible(rows):
@@ -28,6 +29,13 @@ def test_every_trial_of_the_plan_is_stored_once_and_is_possible(rows):
     planned = set().union(*(sample_complexity.wanted(*piece) for piece in sample_complexity.stored_plan()))
     assert len(set(keys)) == len(keys) and set(keys) == planned
     assert all(0 <= row[5] <= sample_complexity.TESTS for row in rows)
+
+
+def test_the_full_form_holds_the_paper_s_trials_and_both_kernels_on_one_grid():
+    trials = set().union(*(sample_complexity.wanted(*piece) for piece in sample_complexity.full_plan()))
+    cells = {(d, n, seed) for d in range(10, 101, 10) for n in range(100, 1_001, 100) for seed in range(5)}
+    sizes = {"langevin": (2_000, 10_000), "ntk": (0, 0), "features": (0, 0)}
+    assert trials == {(method, 2, *cell, *size) for method, size in sizes.items() for cell in cells}
 
 
 def test_the_quick_form_makes_the_stored_numbers_again(rows, tmp_path):

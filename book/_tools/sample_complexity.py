@@ -1,12 +1,13 @@
 """Measure test accuracy against dimension and sample size: the data of chapter 26.
 
 usage: python book/_tools/sample_complexity.py            the stored file, on two processor cores
-       python book/_tools/sample_complexity.py --full     the map with the paper's N, steps and trials: take a GPU
+       python book/_tools/sample_complexity.py --full     the map with the paper's N, steps and trials: a night
        python book/_tools/sample_complexity.py --quick    a few cells in seconds, for the tests
 
 One line of the table is one trial: method, k, d, n, seed, how many of 2,000 fresh inputs were answered rightly, number
 of particles and of steps (0 for kernels). Finished lines are kept at once in OUT.part, so that after Ctrl-C the same
-command goes on where it stopped. When all is done, OUT is sorted and OUT with .json says how it was made.
+command goes on where it stopped, and a night may be taken in pieces. When all is done, OUT is sorted and OUT with .json
+says how it was made.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
+import time
 from collections import defaultdict
 from datetime import date
 from importlib.metadata import version
@@ -86,16 +89,24 @@ def stored_plan():
                 for n in sorted({*extra, *(int(comb(d, k) * f) for f in factors)}):
                     if n <= most:
                         yield kernels, (k, d, n, seeds)
-        if seeds[0] == 0:  # cells that only the map needs; and whether more particles or steps change the answer
+        if seeds[0] == 0:  # cells that only the map needs
             for d, (low, high) in WINDOWS[2].items():
                 for n in [n for n in GRID if not low <= n <= high]:
                     yield particles, (2, d, n, seeds, ["langevin"], 200, 150 * d)
-            for count, steps in ((1_000, 3_000), (200, 10_000)):
-                yield particles, (2, 20, 100, seeds, ["langevin"], count, steps)
+    for d, (low, high) in WINDOWS[2].items():  # the paper's steps; where cheap, five times the particles
+        for count, steps in ((200, 10_000), (1_000, 150 * d))[: 2 if d <= 20 else 1]:
+            for n in [n for n in GRID if low <= n <= high]:
+                yield particles, (2, d, n, tuple(range(5)), ["langevin"], count, steps)
 
 
 def full_plan():
-    """The map of the paper's figure 1 with its N = 2,000, 10,000 steps and five trials, on an even grid."""
+    """The maps of the paper's figure 1 with its N = 2,000, 10,000 steps and five trials, on an even grid.
+
+    The kernels come first: their 1,000 fits take minutes. The particles take 1.2e15 operations in products of matrices.
+    """
+    for d in range(10, 101, 10):
+        for n in range(100, 1_001, 100):
+            yield kernels, (2, d, n, tuple(range(5)))
     for d in range(10, 101, 10):
         for n in range(100, 1_001, 100):
             yield particles, (2, d, n, tuple(range(5)), ["langevin"], 2_000, 10_000)
@@ -146,8 +157,23 @@ def run(plan, out):
     return sorted(done.values())
 
 
-def describe(out, name):
-    """What is kept beside a table: how, when, with what it was made, and its checksum."""
+def commit():
+    """The last commit of the code that makes the numbers, and whether it was changed since then."""
+    root, code = Path(__file__).parents[2], ["--", "src/feature_learning/*.py", "book/_tools/sample_complexity.py"]
+    last = subprocess.run(["git", "log", "-1", "--format=%h", *code], cwd=root, capture_output=True, check=False)
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", *code], cwd=root, capture_output=True, check=False)
+    return (last.stdout.decode().strip() or "unknown") + (", changed" if changed.returncode else "")
+
+
+def processor():
+    """Its name, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf8").splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def describe(out, name, seconds, resumed):
+    """What is kept beside a table: how, when, with what and how long it was made, and its checksum."""
     gpu = torch.cuda.is_available()
     settings = {
         "step_size": 0.2,
@@ -161,7 +187,9 @@ def describe(out, name):
     return {
         "command": f"python book/_tools/sample_complexity.py{name}",
         "date": date.today().isoformat(),
-        "device": "GPU" if gpu else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
+        "commit": commit(),
+        "device": torch.cuda.get_device_name() if gpu else f"CPU, {os.cpu_count()} cores, {processor()}",
+        "wall_time": f"{seconds:.0f} s" + (", of the last piece only" if resumed else ""),
         "versions": {"python": platform.python_version()} | versions,
         "settings": settings,
         "paper": "Suzuki, Wu, Oko, Nitanda (2023), figure 1: N = 2000, 10000 steps, 5 trials",
@@ -179,10 +207,13 @@ def main():
         parser.error("--full and --quick need --out: they do not overwrite the stored file")
     out = given.out or STORED
     plan = full_plan() if given.full else quick_plan() if given.quick else stored_plan()
+    resumed, start = out.with_name(out.name + ".part").exists(), time.perf_counter()
     rows = run(plan, out)
+    seconds = time.perf_counter() - start
     out.write_text("\n".join([HEADER, *(",".join(map(str, row)) for row in rows)]) + "\n", encoding="utf8")
     name = " --full" if given.full else " --quick" if given.quick else ""
-    out.with_suffix(".json").write_text(json.dumps(describe(out, name), indent=1) + "\n", encoding="utf8")
+    record = json.dumps(describe(out, name, seconds, resumed), indent=1)
+    out.with_suffix(".json").write_text(record + "\n", encoding="utf8")
     out.with_name(out.name + ".part").unlink()
 
 
