@@ -1,4 +1,4 @@
-"""Chapters and solutions as files: a clean run, plain Markdown, described figures. Outputs are the business of nbval."""
+"""Chapters and solutions as files: a clean run, plain Markdown, described figures. nbval looks at outputs."""
 
 import base64
 import copy
