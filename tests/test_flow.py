@@ -225,7 +225,7 @@ BAD = [
     ({"gamma": np.nan}, "gamma must hold finite numbers only; 1 of 1"),
     ({"gamma": []}, r"gamma must not be empty; got shape \(0,\)"),
     ({"gamma_prime": np.inf}, "gamma_prime must hold finite numbers only"),
-    ({"gamma": [1, 2], "gamma_prime": [1, 2, 3]}, r"fit together by broadcasting; got shapes \(2,\), \(3,\) and \(\)"),
+    ({"gamma": [1, 2], "gamma_prime": [1, 2, 3]}, r"fit together by broadcasting; got shapes \(\(2,\), \(3,\), \(\)\)"),
     ({"seed": -1}, "seed must hold whole numbers >= 0; got -1"),
     ({"seed": 0.5}, "seed must hold whole numbers >= 0; got 0.5"),
     ({"seed": None}, "seed must hold whole numbers >= 0; got None"),

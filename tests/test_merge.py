@@ -368,3 +368,37 @@ def test_numbers_that_are_not_allowed():
         model[0].bias[0] = float("nan")
     with pytest.raises(ValueError, match="model must hold finite numbers only; 1 of 6"):
         merge(model)
+
+
+# ------------------------------------------------------------------------------------------------ extremes
+def one_input(weights, outputs, dtype=torch.float64):
+    """A network of one input and output."""
+    model = nn.Sequential(nn.Linear(1, len(weights)), nn.ReLU(), nn.Linear(len(weights), 1)).to(dtype)
+    with torch.no_grad():
+        model[0].weight[:, 0], model[2].weight[0] = (torch.tensor(v, dtype=dtype) for v in (weights, outputs))
+        model[0].bias[:], model[2].bias[:] = 0, 0
+    return model
+
+
+@pytest.mark.parametrize("weights, outputs", [([1.0], [1e170]), ([1e160, 1e160], [1.0, 1.0])])
+def test_weights_for_which_no_bound_can_be_computed_are_refused(weights, outputs):
+    with pytest.raises(ValueError, match=r"weights of at most 1e60 .*; got 1e\+1[67]0"):
+        merge(one_input(weights, outputs))
+
+
+@pytest.mark.parametrize("small, large", [(1e-170, 1e55), (1e-141, 1e60), (1e-100, 1e-60), (1e-145, 1.0)])
+def test_what_is_dropped_is_charged_to_the_bound(small, large):
+    """Neurons whose squares underflow, next to one that stays and alone."""
+    for model in (one_input([small], [large]), one_input([small, 1.0], [large, 1.0])):
+        smaller, bound = merge(model)
+        x = torch.tensor([[1.0], [1e3], [-2.0]], dtype=torch.float64)
+        gap = (smaller(x) - model(x)).abs()[:, 0]
+        assert torch.all(gap <= bound * (x[:, 0] ** 2 + 1).sqrt() * (1 + 1e-12) + 1e-12 * model(x).abs()[:, 0])
+        assert bound >= small * large * (1 - 1e-12) and smaller[0].out_features == 1
+
+
+def test_what_was_frozen_stays_frozen():
+    model = one_input([1.0, 2.0, 1.0], [1.0, 1.0, -1.0])
+    model[0].weight.requires_grad_(False)
+    model[2].bias.requires_grad_(False)
+    assert [p.requires_grad for p in merge(model)[0].parameters()] == [False, True, True, False]

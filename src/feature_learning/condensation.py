@@ -151,11 +151,12 @@ def chance_mean(dim):
 
 
 def chance_limit(width, dim, threshold=0.95):
-    """A ratio that random directions reach in at most one network of a hundred, for any width.
+    """A ratio that random directions exceed in at most one network of a hundred, for any width.
 
     Of independent uniform directions, the events |cos| > t of any two pairs are independent, so the ratio's variance is
     exactly p (1 - p) / pairs with p = `chance_ratio`; Cantelli's inequality P(ratio - p >= k sd) <= 1 / (1 + k^2) then
-    holds whatever else the ratio's law is. No claim is made below the limit.
+    holds whatever else the ratio's law is. No claim is made below the limit, nor at it: for few
+    neurons it is clipped to 1, which chance may well reach.
 
     `width` is the number of neurons, at least 2; `dim` and `threshold` are those of `chance_ratio`.
     """
@@ -242,7 +243,7 @@ class LayerReport:
     chance_mean: float  #: what random directions would give
     ratio: float  #: share of pairs with |cos| above the threshold
     chance: float  #: what random directions would give
-    limit: float  #: what they reach in at most one network of a hundred (`chance_limit`)
+    limit: float  #: what they exceed in at most one network of a hundred (`chance_limit`)
     clusters: int  #: number of groups that `clusters` finds
     similarity: np.ndarray  #: the cosines, shape (alive, alive)
 

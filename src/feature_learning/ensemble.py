@@ -62,10 +62,7 @@ class _Stack:
             for one, output in zip(alone, vmap(self._forward)(self._own()[1], x), strict=True):
                 close = math.sqrt(torch.finfo(one.dtype).eps) * one.nan_to_num().abs().max().item()
                 if not torch.allclose(one, output, rtol=0, atol=close, equal_nan=True):
-                    raise ValueError(
-                        "models that print alike must compute the same function of their parameters; two of "
-                        f"the models that print as {self.models[0]} do not"
-                    )
+                    raise ValueError(f"models that print alike must compute the same function; not so {self.models[0]}")
 
     def gradients(self):
         """Gradients of all models, by name, and their losses."""

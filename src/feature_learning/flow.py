@@ -143,20 +143,16 @@ def gradient_flow(x, y, *, width, gamma, gamma_prime, seed=0, tolerance=0.01, st
     gamma, gamma_prime = real("gamma", gamma), real("gamma_prime", gamma_prime)
     for name, values in (("gamma", gamma), ("gamma_prime", gamma_prime)):
         if (largest := np.abs(values).max()) > (limit := 300 / np.log10(width)):
-            raise ValueError(
-                f"{name} must lie between -{limit:.4g} and {limit:.4g} at width {width}, so that width^-{name} is a "
-                f"number; got one of size {largest:g}"
-            )
+            allowed = f"between -{limit:.4g} and {limit:.4g} at width {width}, so that width^-{name} is a number"
+            raise ValueError(f"{name} must lie {allowed}; got one of size {largest:g}")
     seeds = np.asarray(seed)
     if seeds.dtype.kind not in "iu" or seeds.size == 0 or seeds.min() < 0 or np.ma.is_masked(seed):
         raise ValueError(f"seed must hold whole numbers >= 0; got {seed!r}")
     try:
         runs = np.broadcast_arrays(gamma, gamma_prime, seeds)
     except ValueError as why:
-        raise ValueError(
-            f"gamma, gamma_prime and seed must fit together by broadcasting; got shapes {gamma.shape}, "
-            f"{gamma_prime.shape} and {seeds.shape}"
-        ) from why
+        shapes = gamma.shape, gamma_prime.shape, seeds.shape
+        raise ValueError(f"gamma, gamma_prime and seed must fit together by broadcasting; got shapes {shapes}") from why
     shape, (gamma, gamma_prime, seeds) = runs[0].shape, (r.ravel() for r in runs)
     inputs = np.column_stack([x, np.ones(len(x))])
     starts = {s: start_weights(width, inputs.shape[1], s) for s in set(seeds.tolist())}

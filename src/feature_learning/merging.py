@@ -22,6 +22,12 @@ def _plain(layer):
     return type(layer).forward is kind.forward and {name for name, _ in layer.named_parameters()} <= {"weight", "bias"}
 
 
+def _norm(array, axis):
+    """Norms along an axis, whose squares must not underflow."""
+    largest = np.maximum(np.abs(array).max(axis=axis, keepdims=True), np.finfo(float).tiny)
+    return np.linalg.norm(array / largest, axis=axis) * largest.squeeze(axis)
+
+
 def _gain(row, fan_in):
     """Largest factor by which a linear layer stretches (h, 1): the norm of its matrix with the row (0, ..., 0, 1)."""
     matrix = np.zeros((len(row) + 1, fan_in + 1))
@@ -34,9 +40,11 @@ def _merge_layer(u, a, fan_in, from_relu, threshold):
     """New input vectors, new output weights, and how much the layer's answer changes per unit of |(h, 1)|."""
     w, b = u[:, :fan_in], u[:, fan_in:]
     alive = (b > 0).any(axis=1) | ((w > 0) if from_relu else (w != 0)).any(axis=1)
-    alive &= np.linalg.norm(a, axis=0) * np.linalg.norm(u, axis=1) > 1e-150  # below, squares underflow
+    size = _norm(a, 0) * _norm(u, 1)
+    tiny = (size <= 1e-150) | (_norm(u, 1) <= 1e-140)  # squares underflow: dropped, and charged
+    dropped, alive = size[alive & tiny].sum(), alive & ~tiny
     if not alive.any():
-        return 0 * u[:1], 0 * a[:, :1], 0.0  # torch wants at least one neuron
+        return 0 * u[:1], 0 * a[:, :1], dropped  # torch wants at least one neuron
     u, a = u[alive], a[:, alive]
     closeness = (1 + cosine_similarity(u)) / 2  # 0 for opposite neurons, which `clusters` would put on one line
     label = clusters(closeness, (1 + threshold) / 2) if len(u) > 1 else np.zeros(1, dtype=int)
@@ -47,7 +55,7 @@ def _merge_layer(u, a, fan_in, from_relu, threshold):
     ratio = norm / np.linalg.norm(v, axis=1)[label]
     moved = u - ratio[:, None] * v[label]
     change = np.linalg.norm(a, axis=0) @ np.linalg.norm(moved, axis=1)
-    return v, (a * ratio) @ member.T, min(change, np.linalg.norm(a, 2) * np.linalg.norm(moved, 2))
+    return v, (a * ratio) @ member.T, min(change, np.linalg.norm(a, 2) * np.linalg.norm(moved, 2)) + dropped
 
 
 def merge(model, *, threshold=0.999):
@@ -83,13 +91,14 @@ def merge(model, *, threshold=0.999):
     smaller : torch.nn.Sequential
         The same layers with fewer neurons, at least one each; in each layer those of the largest groups come first.
     bound : float
-        |smaller(x) - model(x)| <= bound |(x, 1)| for every input x, apart from rounding.
+        |smaller(x) - model(x)| <= bound |(x, 1)| for every input x, apart from rounding in the model's precision.
 
     Raises
     ------
     ValueError
         If `model` is not an `nn.Sequential`, has no linear layer, has a layer that is neither linear nor ReLU or not a
-        plain one (spectral_norm, a subclass with its own forward), or holds NaN; or if the threshold is out of range.
+        plain one (pruned, spectral_norm, a subclass with its own forward), or holds NaN or a weight above 1e60, for
+        which no bound can be computed; or if the threshold is out of range.
 
     Examples
     --------
@@ -107,17 +116,16 @@ def merge(model, *, threshold=0.999):
         raise ValueError(f"model must be a torch.nn.Sequential of linear and ReLU layers; got {type(model).__name__}")
     foreign = [layer for layer in model if not (isinstance(layer, nn.Linear) or _relu(layer))]
     if foreign:
-        raise ValueError(
-            f"model must consist of linear and ReLU layers, for no other activation is merging exact; "
-            f"it holds {foreign[0]}"
-        )
+        raise ValueError(f"model must consist of linear and ReLU layers, or merging is not exact; got {foreign[0]}")
     if own := ", ".join(f"layer {i} ({type(layer).__name__})" for i, layer in enumerate(model) if not _plain(layer)):
-        raise ValueError(f"model must hold plain layers, none with a forward or parametrization of its own; got {own}")
+        raise ValueError(f"model must hold plain layers, none pruned, parametrized or with its own forward; got {own}")
     smaller = nn.Sequential(*[copy.deepcopy(layer) for layer in model])
     at = [i for i, layer in enumerate(model) if isinstance(layer, nn.Linear)]
     if not at:
         raise ValueError(f"model must have a linear layer; got {len(model)} layers, none of them linear")
     rows = [finite("model", input_vectors(model[i])) for i in at]
+    if (largest := max(np.abs(row).max() for row in rows)) > 1e60:
+        raise ValueError(f"model must hold weights of at most 1e60 for a bound to be computed; got {largest:.3g}")
     fan_in, bound = [model[i].in_features for i in at], 0.0
     for k, (i, j) in enumerate(pairwise(at)):
         if j == i + 1:
@@ -131,7 +139,7 @@ def merge(model, *, threshold=0.999):
         bound += float(before * change * after)
     for layer, row, f in zip((smaller[i] for i in at), rows, fan_in, strict=True):
         layer.in_features, layer.out_features = f, len(row)
-        layer.weight = nn.Parameter(torch.tensor(row[:, :f]).to(layer.weight))
+        layer.weight = nn.Parameter(torch.tensor(row[:, :f]).to(layer.weight), layer.weight.requires_grad)
         if layer.bias is not None:
-            layer.bias = nn.Parameter(torch.tensor(row[:, f]).to(layer.weight))
+            layer.bias = nn.Parameter(torch.tensor(row[:, f]).to(layer.weight), layer.bias.requires_grad)
     return smaller, bound
