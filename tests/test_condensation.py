@@ -251,6 +251,17 @@ def test_reversed_views_and_tensors_give_what_their_copies_give():
     np.testing.assert_array_equal(*(c.polar_features(v, v)[0] for v in (vectors[:, 0], vectors[:, 0].copy())))
 
 
+@pytest.mark.parametrize("width", [2, 3, 4, 12])
+def test_random_directions_seldom_exceed_the_limit_of_chance(width):
+    """Where the limit is clipped to 1, a fifth of all networks of two neurons reach it; none exceeds it."""
+    draws = np.random.default_rng(0).standard_normal((1000, width, 2))
+    ratios = np.array([c.condensed_ratio(c.cosine_similarity(rows)) for rows in draws])
+    limit = c.chance_limit(width, 2)
+    assert (ratios > limit).mean() <= 0.01
+    if width == 2:
+        assert limit == 1 and (ratios >= limit).mean() > 0.1
+
+
 def test_small_integer_types_do_not_wrap():
     assert c.chance_limit(np.int8(100), np.int8(3)) == c.chance_limit(100, 3)
 
