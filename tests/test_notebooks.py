@@ -107,8 +107,8 @@ def quiet_metadata(notebook):
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         yield "the kernel is not named python3"
     for k, cell in enumerate(notebook.cells, 1):
-        if set(cell.metadata) - {"tags", "mystnb"}:
-            yield f"cell {k}: metadata {sorted(set(cell.metadata) - {'tags', 'mystnb'})}"
+        if set(cell.metadata) - {"tags", "mystnb", "slideshow"}:
+            yield f"cell {k}: metadata {sorted(set(cell.metadata) - {'tags', 'mystnb', 'slideshow'})}"
 
 
 def checked_claims(notebook):
