@@ -6,6 +6,7 @@
 #   make check-oldest    the tests of the package with the lowest versions that pyproject.toml allows
 #   make bench           timings against their goals, one table, with and without AVX-512 (SHORT=1: only that they run)
 #   make course          worksheets and archives for a class, out of the solutions, into _build/course
+#   make slides          an offline slide deck of each chapter, into _build/slides
 #   make pdf             the whole book as one PDF, if there is a Chromium to print it
 #   make lab             JupyterLab on the chapters
 #   make execute         run the notebooks and store their outputs (NB=notebooks/11_condensation.ipynb for one)
@@ -47,7 +48,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Waiting threads sleep instead of spinning: with two kernels on two cores, small PyTorch networks train 20 times faster.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help book check check-oldest test test-portable bench course pdf lab execute clean repo venv
+.PHONY: help book check check-oldest test test-portable bench course slides pdf lab execute clean repo venv
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -114,6 +115,9 @@ bench: $(READY)
 
 course: $(READY)
 	$(BIN)/python book/_tools/course.py
+
+slides: $(READY)
+	$(BIN)/python book/_tools/slides.py
 
 pdf: $(READY)
 	$(BIN)/python book/_tools/pdf.py

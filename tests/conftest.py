@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pictures
 import pytest
+from browser import CHROMIUM, QUIET, SCREENS
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "book/_ext"), str(ROOT / "book/_tools")]
@@ -71,3 +72,43 @@ def pytest_configure(config):
 def root():
     """The project's folder."""
     return ROOT
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, or a skip that says why."""
+    if not CHROMIUM:
+        pytest.skip("no Chromium on this machine: install one, or set CHROMIUM to its path, to run the browser tests")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open an address on a given screen; gives the page and what went wrong, also later."""
+    contexts = []
+
+    def open_page(address, screen="wide"):
+        scheme, width = SCREENS[screen]
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page, wrong = context.new_page(), []
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("requestfailed", lambda request: wrong.append(f"not loaded: {request.url}"))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith(("file:", "data:", "blob:")) else wrong.append(f"leaves: {request.url}")
+            ),
+        )
+        page.goto(address, wait_until="load")
+        return page, wrong
+
+    yield open_page
+    for context in contexts:
+        context.close()

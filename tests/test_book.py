@@ -4,15 +4,14 @@ The site is built by `make book`; these tests read _build/html and, where there 
 """
 
 import inspect
-import os
 import re
-import shutil
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from browser import COLOUR_RULES, ONE_OF_EACH_COLOUR, SCREENS, THEME, WIDE, axe_findings
 from bs4 import BeautifulSoup
 
 import feature_learning as fl
@@ -282,107 +281,6 @@ def test_a_new_theme_that_cannot_be_mended_would_stop_the_build(monkeypatch):
 
 
 # ------------------------------------------------------------------ in a browser
-
-CHROMIUM = (
-    os.environ.get("CHROMIUM")
-    or shutil.which("chromium")
-    or shutil.which("chromium-browser")
-    or shutil.which("google-chrome")
-)
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-# The look a page is opened in and the screen's width; the other look is switched to when the page is there.
-SCREENS = {"wide": ("light", 1280), "phone": ("dark", 390)}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium, or a skip that says why."""
-    if not CHROMIUM:
-        pytest.skip("no Chromium on this machine: install one, or set CHROMIUM to its path, to run the browser tests")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Open an address on a given screen; gives the page and what went wrong, also later."""
-    contexts = []
-
-    def open_page(address, screen="wide"):
-        scheme, width = SCREENS[screen]
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
-        contexts.append(context)
-        page, wrong = context.new_page(), []
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("requestfailed", lambda request: wrong.append(f"not loaded: {request.url}"))
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith(("file:", "data:", "blob:")) else wrong.append(f"leaves: {request.url}")
-            ),
-        )
-        page.goto(address, wait_until="load")
-        return page, wrong
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-# A page of code has thousands of coloured words in a dozen colours. One of each stays, so that axe measures a dozen.
-ONE_OF_EACH_COLOUR = """() => {
-  const page = document.documentElement, theme = page.dataset.theme, keys = new Map(), seen = new Set();
-  for (const word of document.querySelectorAll(".highlight span, .sig span"))
-    if (!word.children.length && !word.closest("a, button"))
-      keys.set(word, word.closest(".highlight, .sig").parentElement.className);
-  for (const look of ["light", "dark"]) {
-    page.dataset.theme = look;
-    for (const [word, key] of keys) {
-      const style = getComputedStyle(word);
-      keys.set(word, [key, style.color, style.backgroundColor, style.fontSize, style.fontWeight].join());
-    }
-  }
-  page.dataset.theme = theme;
-  for (const [word, key] of keys) seen.has(key) ? word.replaceWith(word.textContent) : seen.add(key);
-}"""
-
-
-COLOUR_RULES = ["color-contrast", "link-in-text-block"]  # of those that axe runs by default, the two about colours
-
-
-def axe_findings(page, rules=None):
-    """What axe-core finds on a page, a line each, with all the rules that it runs by default or with these."""
-    import axe_playwright_python
-
-    # A colour on its way from one look to the other is neither's: on a slow machine axe would measure it half-way.
-    page.add_style_tag(content="*, *::before, *::after { transition: none !important; animation: none !important; }")
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    if not page.evaluate("() => 'axe' in window"):
-        script = Path(axe_playwright_python.__file__).parent / "axe.min.js"
-        page.evaluate(script.read_text(encoding="utf8"))
-    options = {"preload": False} | ({"runOnly": rules} if rules else {})
-    shorten = "v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 160)]"
-    found = page.evaluate(f"async options => (await axe.run(options)).violations.map({shorten})", options)
-    return [f"{name} ({count}): {example}" for name, count, example in found]
-
-
-WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
-THEME = "() => document.documentElement.dataset.theme"
 
 
 @pytest.mark.parametrize("screen", SCREENS)
