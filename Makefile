@@ -8,6 +8,7 @@
 #   make course          worksheets and archives for a class, out of the solutions, into _build/course
 #   make slides          an offline slide deck of each chapter, into _build/slides
 #   make pdf             the whole book as one PDF, if there is a Chromium to print it
+#   make edition         all of these, and a copy of each in the site: what is published
 #   make lab             JupyterLab on the chapters
 #   make execute         run the notebooks and store their outputs (NB=notebooks/11_condensation.ipynb for one)
 #   make repo URL=…      write the repository's address everywhere it must appear
@@ -48,7 +49,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Waiting threads sleep instead of spinning: with two kernels on two cores, small PyTorch networks train 20 times faster.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help book check check-oldest test test-portable bench course slides pdf lab execute clean repo venv
+.PHONY: help book check check-oldest test test-portable bench course slides pdf edition lab execute clean repo venv
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -122,11 +123,17 @@ slides: $(READY)
 pdf: $(READY)
 	$(BIN)/python book/_tools/pdf.py
 
+edition: book course slides pdf
+	rm -rf _build/html/slides _build/html/course
+	cp -r _build/slides _build/html/slides
+	mkdir _build/html/course && cp _build/course/*.zip _build/html/course/
+	cp _build/feature-learning.pdf _build/html/
+
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=.
 
 execute: $(READY)
-	$(BIN)/python book/_tools/execute.py $${NB:-notebooks/*.ipynb}
+	$(BIN)/python book/_tools/execute.py $${NB:-notebooks/*.ipynb notebooks/solutions/*.ipynb}
 
 repo: $(READY)
 	$(BIN)/python book/_tools/set_repo.py $${URL:+"$$URL"}

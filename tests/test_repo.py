@@ -1,5 +1,6 @@
 """The project as a whole: one address, complete pins, targets that exist, style."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ import set_repo
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import feature_learning
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
@@ -132,7 +135,14 @@ def make(tmp_path):
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n', encoding="utf8")
     python.chmod(0o755)
-    for name in ("requirements.txt", "pyproject.toml", "notebooks/1_a.ipynb", "notebooks/2_b.ipynb", ".venv/.ready"):
+    for name in (
+        "requirements.txt",
+        "pyproject.toml",
+        "notebooks/1_a.ipynb",
+        "notebooks/2_b.ipynb",
+        ".venv/.ready",
+        "notebooks/solutions/1_a.ipynb",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
 
@@ -162,8 +172,9 @@ def test_what_make_is_given_is_text_and_no_command(make, text):
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_what_make_does_without_being_told(make):
-    every = "<book/_tools/execute.py><notebooks/1_a.ipynb><notebooks/2_b.ipynb>"
-    assert make("execute") == make("execute", "NB=notebooks/*.ipynb") == every
+    chapters = "<book/_tools/execute.py><notebooks/1_a.ipynb><notebooks/2_b.ipynb>"
+    assert make("execute", "NB=notebooks/*.ipynb") == chapters
+    assert make("execute") == chapters + "<notebooks/solutions/1_a.ipynb>"
     assert make("repo") == "<book/_tools/set_repo.py>"
 
 
@@ -228,7 +239,22 @@ def test_the_targets_that_the_readme_and_the_workflows_name_exist():
 def test_workflows_and_citation_can_be_read():
     for path in [*ROOT.glob(".github/workflows/*.yml"), ROOT / "CITATION.cff"]:
         assert yaml.safe_load(path.read_text(encoding="utf8"))
-    assert yaml.safe_load(read("CITATION.cff"))["version"] == PROJECT["version"]
+
+
+def test_every_place_names_the_same_edition():
+    """One number: the package's. The citation, the newest entry of the changes and each notebook's set-up agree."""
+    edition = feature_learning.__version__
+    assert PROJECT["dynamic"] == ["version"] and yaml.safe_load(read("CITATION.cff"))["version"] == edition
+    assert re.search(r"^## (\S+)", read("CHANGELOG.md"), re.MULTILINE)[1] == edition
+    for path in ROOT.glob("notebooks/**/[0-9]*.ipynb"):
+        tags = re.findall(r"pip install -q git\+https://github\.com/[\w.-]+/[\w.-]+?@v([\d.]+)", path.read_text("utf8"))
+        assert tags == [edition], f"{path.name}: {tags}"
+
+
+def test_the_record_for_a_doi_can_be_read():
+    record, citation = json.loads(read(".zenodo.json")), yaml.safe_load(read("CITATION.cff"))
+    assert record["title"] == citation["title"] and record["keywords"] == citation["keywords"]
+    assert [c["name"] for c in record["creators"]] == [a["name"] for a in citation["authors"]]
 
 
 def test_python_files_are_clean():

@@ -21,7 +21,7 @@ PLACES = [
     ("README.md", r"git clone https://github\.com/([\w.-]+/[\w.-]+)$"),
     ("CITATION.cff", r"^repository-code: https://github\.com/([\w.-]+/[\w.-]+)$"),
     ("pyproject.toml", r"^Repository = \"https://github\.com/([\w.-]+/[\w.-]+)\"$"),
-    ("notebooks/*.ipynb", r"git\+https://github\.com/([\w.-]+/[\w.-]+?)(?=[\"\\' ]|$)"),
+    ("notebooks/**/[0-9]*.ipynb", r"git\+https://github\.com/([\w.-]+/[\w.-]+?)(?=[@\"\\' ]|$)"),
 ]
 
 

@@ -5,6 +5,6 @@ from .history import History
 from .mfld import MeanFieldLangevinClassifier
 from .plots import style
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = ["History", "MeanFieldLangevinClassifier", "condensation", "data", "ensemble", "flow", "kernels"]
 __all__ += ["merging", "mfld", "networks", "plots", "style", "training"]
