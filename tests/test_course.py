@@ -27,7 +27,7 @@ def questions(text):
     text = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
     starts = [m.start() for m in HEAD.finditer(text)]
     cut = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
-    return [" ".join(q.split("\n## ")[0].split()) for q in cut]
+    return [" ".join(re.split(r"\n## |\n+[^\n]*\]\(solutions/", q)[0].split()) for q in cut]
 
 
 def asked(chapter):

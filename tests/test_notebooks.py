@@ -78,12 +78,14 @@ def described_figures(notebook):
     for k, cell in enumerate(code_cells(notebook), 1):
         kinds = {kind for kind, _ in pictures.pictures_of(cell.outputs)}
         said = cell.metadata.get("mystnb", {})
+        html = "".join("".join(out.get("data", {}).get("text/html", "")) for out in cell.outputs)
+        if 'class="fl-movie"' in html and not said.get("figure", {}).get("caption", "").strip():
+            yield f"code cell {k}: moving picture without caption"
         if kinds & {"image/png", "image/jpeg"}:
             if not said.get("image", {}).get("alt", "").strip():
                 yield f"code cell {k}: figure without alt text"
             if not said.get("figure", {}).get("caption", "").strip():
                 yield f"code cell {k}: figure without caption"
-        html = "".join("".join(out.get("data", {}).get("text/html", "")) for out in cell.outputs)
         if re.search(r"<img(?![^>]*\balt=\"[^\"]+\")", html):
             yield f"code cell {k}: <img> in an output without alt text"
 
@@ -142,7 +144,8 @@ def test_chapter_is_small_to_download(path):
 
 def test_the_chapters_are_those_of_the_table_of_contents():
     toc = yaml.safe_load((ROOT / "book/_toc.yml").read_text(encoding="utf8"))
-    listed = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    listed = {page["file"] for chapter in chapters for page in [chapter, *chapter.get("sections", [])]}
     assert set(map(name, NOTEBOOKS)) == {f for f in listed if f.startswith("notebooks/")} != set()
 
 
