@@ -1,0 +1,385 @@
+"""The experiments that run in the page: the same numbers as the package's, and what a reader can do with them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import feature_learning as fl
+from feature_learning import flow, mfld
+
+LIVE = Path(__file__).resolve().parents[1] / "book/_live"
+ENGINES = ("random", "langevin", "orientations", "lazy")
+
+
+class Engine:
+    """The engines in QuickJS, perhaps with a mistake put into them."""
+
+    def __init__(self, mistake=None):
+        import quickjs
+
+        self.context = quickjs.Context()
+        source = "\n".join((LIVE / f"{name}.js").read_text(encoding="utf8") for name in ENGINES)
+        if mistake:
+            assert source.count(mistake[0]) == 1, f"{mistake[0]!r} stands {source.count(mistake[0])} times"
+            source = source.replace(*mistake)
+        self.context.eval(source + "\nfunction F(list) { return Float64Array.from(list); }")
+
+    def __call__(self, code, **values):
+        """The value of a function's body, with numbers and arrays under these names."""
+        names = [f"const {name} = {self.literal(value)};" for name, value in values.items()]
+        return json.loads(self.context.eval(f"(() => {{ {' '.join(names)} {code} }})()"))
+
+    @staticmethod
+    def literal(value):
+        """A number, or an array as one of doubles in rows."""
+        if isinstance(value, np.ndarray):
+            return f"F({json.dumps(value.ravel().tolist())})"
+        return json.dumps(value)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """The engines as they are."""
+    return Engine()
+
+
+def close(ours, theirs, most=1e-12):
+    """Equal up to a share of the largest number."""
+    ours, theirs = np.asarray(ours, float).ravel(), np.asarray(theirs, float).ravel()
+    assert ours.shape == theirs.shape and np.isfinite(ours).all()
+    off = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    assert off <= most, f"off by {off:.1e}"
+    return off
+
+
+# ------------------------------------------------------------------ Langevin particles
+
+CLOUDS = [  # N, n, d, k, step, temperature, decay, scale
+    (5, 7, 4, 2, 0.2, 2e-4, 0.1, 15.0),
+    (12, 9, 3, 3, 0.5, 0.1, 0.3, 5.0),
+    (3, 20, 6, 1, 0.05, 0.0, 0.0, 15.0),
+    (20, 4, 10, 4, 1.0, 1.0, 0.1, 1.0),
+]
+
+
+def langevin_gap(engine, case, steps):
+    """Both the cloud after some steps with one noise for both, and the answers; gives the larger difference."""
+    N, n, d, k, eta, heat, decay, scale = case
+    rng = np.random.default_rng(3)
+    z, y = fl.data.sparse_parity(n, d, k, rng)
+    z, cloud = fl.data.with_bias(z), rng.standard_normal((N, d + 2))
+    noise = rng.standard_normal((steps, N, d + 2))
+    ours = engine(
+        """const settings = {eta: eta, heat: heat, decay: decay, scale: scale}, size = start.length;
+        const cloud = flLive.cloud(start, N, {z: z, y: y, n: y.length}, settings), f = new Float64Array(y.length);
+        for (let t = 0; t < noise.length; t += size)
+          if (!flLive.langevin(cloud, noise.subarray(t, t + size))) return "null";
+        return JSON.stringify([Array.from(cloud.particles), Array.from(flLive.answers(cloud, cloud.data, f))]);""",
+        N=N, z=z, y=y, start=cloud, noise=noise, eta=eta, heat=heat, decay=decay, scale=scale,
+    )  # fmt: skip
+    for kicks in noise:
+        settings = {"step_size": eta, "temperature": heat, "weight_decay": decay, "output_scale": scale}
+        cloud = mfld.langevin_step(cloud, z, y, kicks, **settings)
+    return max(close(ours[0], cloud), close(ours[1], mfld.network(cloud, z, scale)))
+
+
+@pytest.mark.parametrize("steps", [1, 100])
+@pytest.mark.parametrize("case", CLOUDS)
+def test_langevin_steps_are_those_of_the_package(engine, case, steps):
+    """Same particles, data and noise."""
+    langevin_gap(engine, case, steps)
+
+
+def test_langevin_loss_is_that_of_the_package(engine):
+    """The loss belongs to the particles before the step."""
+    z, y = fl.data.sparse_parity(30, 5, 2, rng=0)
+    z, cloud = fl.data.with_bias(z), 30 * np.random.default_rng(0).standard_normal((4, 7))
+    loss = engine(
+        """const cloud = flLive.cloud(start, 4, {z: z, y: y, n: 30}, {eta: 0.1, heat: 0, decay: 0, scale: 15});
+        flLive.langevin(cloud, start);
+        return JSON.stringify(cloud.loss);""",
+        z=z, y=y, start=cloud,
+    )  # fmt: skip
+    close([loss], [mfld.logistic_loss(y * mfld.network(cloud, z))])
+
+
+@pytest.mark.parametrize(("eta", "heat"), [(1e3, 2e-4), (100.0, 1.0), (1e300, 1.0), (0.2, 1e300)])
+def test_a_cloud_that_diverges_says_so_and_keeps_its_last_numbers(engine, eta, heat):
+    """False comes back, sooner or later, and the particles stay finite."""
+    stopped, finite = engine(
+        """const rng = flLive.random(1), data = flLive.parity(50, 5, 2, rng), noise = new Float64Array(140);
+        const cloud = flLive.cloud(rng.fill(new Float64Array(140)), 20, data, {eta, heat, decay: 0.1, scale: 15});
+        let t = 0;
+        while (t < 3000 && flLive.langevin(cloud, rng.fill(noise))) t++;
+        return JSON.stringify([t < 3000, cloud.particles.every(Number.isFinite)]);""",
+        eta=eta, heat=heat,
+    )  # fmt: skip
+    assert stopped and finite
+
+
+def test_parities_are_parities(engine):
+    """Inputs of length one with a bias; the label is the sign of the product."""
+    z, y = engine(
+        """const d = flLive.parity(200, 6, 3, flLive.random(5));
+        return JSON.stringify([Array.from(d.z), Array.from(d.y)]);"""
+    )
+    z = np.reshape(z, (200, 7))
+    assert np.allclose((z[:, :6] ** 2).sum(1), 1) and (z[:, 6] == 1).all()
+    assert np.array_equal(np.sign(z[:, :3].prod(1)), y) and 70 < np.sum(np.array(y) > 0) < 130
+    assert np.abs(z[:, :6].mean(0) * np.sqrt(6)).max() < 4 / np.sqrt(200)
+
+
+def test_random_numbers_are_normal_and_of_their_seed(engine):
+    """Moments of 50,000, within four standard errors; a seed gives its numbers again, another one others."""
+    draw = "return JSON.stringify(Array.from(flLive.random(seed).fill(new Float64Array(50000))));"
+    one, again, other = (np.array(engine(draw, seed=seed)) for seed in (7, 7, 8))
+    assert np.array_equal(one, again) and abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(50_000)
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((one**power).mean() - mean) < 4 * np.sqrt(variance / 50_000), power
+    assert abs(np.corrcoef(one[1:], one[:-1])[0, 1]) < 4 / np.sqrt(50_000)
+
+
+def same_law(ours, theirs):
+    """Means of independent runs differ by no more than four standard errors."""
+    ours, theirs = np.array(ours), np.array(theirs)
+    error = np.sqrt((ours.var(0, ddof=1) + theirs.var(0, ddof=1)) / len(ours))
+    assert (np.abs(ours.mean(0) - theirs.mean(0)) < 4 * error).all(), (ours.mean(0), theirs.mean(0), error)
+
+
+def test_twenty_clouds_are_like_twenty_of_the_package(engine):
+    """Own data, start and noise: the loss, and the variance of relevant and other weights, after 100 steps."""
+    ours = engine(
+        """const all = [];
+        for (let seed = 0; seed < 20; seed++) {
+          const rng = flLive.random(seed), data = flLive.parity(60, 5, 2, rng), noise = new Float64Array(50 * 7);
+          const start = rng.fill(new Float64Array(50 * 7));
+          const cloud = flLive.cloud(start, 50, data, {eta: 0.5, heat: 0.01, decay: 0.1, scale: 15});
+          for (let t = 0; t < 100; t++) flLive.langevin(cloud, rng.fill(noise));
+          const v = [0, 0];
+          cloud.particles.forEach((x, i) => { if (i % 7 < 5) v[i % 7 < 2 ? 0 : 1] += x * x; });
+          all.push([cloud.loss, Math.log(v[0]), Math.log(v[1])]);
+        }
+        return JSON.stringify(all);"""
+    )
+    theirs = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        z, y = fl.data.sparse_parity(60, 5, 2, rng)
+        z, cloud = fl.data.with_bias(z), rng.standard_normal((50, 7))
+        for _ in range(100):
+            loss = mfld.logistic_loss(y * mfld.network(cloud, z))
+            kicks = rng.standard_normal(cloud.shape)
+            cloud = mfld.langevin_step(cloud, z, y, kicks, step_size=0.5, temperature=0.01, weight_decay=0.1)
+        theirs.append([loss, *np.log([(cloud[:, :2] ** 2).sum(), (cloud[:, 2:5] ** 2).sum()])])
+    same_law(ours, theirs)
+
+
+# ------------------------------------------------------------------ orientations
+
+
+def chapter(number, *wanted):
+    """Functions and values of a chapter, from those of its cells that hold these words."""
+    name = next((LIVE.parents[1] / "notebooks").glob(f"{number}_*.ipynb"))
+    space = {"np": np, "fl": fl}
+    exec("from scipy.cluster.hierarchy import fcluster, linkage\nfrom scipy.spatial.distance import squareform", space)
+    sources = ["".join(c["source"]) for c in json.loads(name.read_text(encoding="utf8"))["cells"]]
+    for words in wanted:
+        exec(next(s for s in sources if words in s), space)
+    return space
+
+
+@pytest.fixture(scope="module")
+def twelve():
+    """The run of chapter 12, by its own code."""
+    cells = "def start(seed", "def hidden(p", "def gradient(p", "def descend(p", "def strength(p"
+    space = chapter(12, *cells)
+    space["angle"] = lambda p: fl.condensation.polar_features(p[:, 0], p[:, 1])[0]
+    exec("def groups(p, same=0.05):\n    v = p[active(p), :2]\n"
+         "    v = v / np.linalg.norm(v, axis=1, keepdims=True)\n"
+         "    angles = squareform(np.arccos(np.clip(v @ v.T, -1, 1)), checks=False)\n"
+         '    return fcluster(linkage(angles, "complete"), same, "distance")', space)  # fmt: skip
+    return space
+
+
+DESCEND = """const run = flLive.descent(start, x, y, eta), losses = [];
+for (let t = 0; t < epochs; t++) {
+  if (marks.includes(t)) losses.push(flLive.residuals(run));
+  if (!flLive.epoch(run)) return "null";
+}
+losses.push(flLive.residuals(run));
+const pulls = angles.map(t => flLive.pull(run, t));
+return JSON.stringify([Array.from(run.p), losses, flLive.directions(run, 0.05), Array.from(flLive.strength(run)),
+  Array.from(pulls)]);"""
+
+
+def orientations_gap(engine, twelve, m, n, seed, size, epochs):
+    """Neurons, loss and pull after some epochs, with the chapter's."""
+    x = np.sort(np.random.default_rng(seed).uniform(-1, 1, n)) if seed else np.linspace(-1, 1, n)
+    y, points = np.cos(3 * x) + x, np.c_[x, np.ones(n)]
+    p = np.random.default_rng(seed).normal(0, size, (m, 3))
+    angles = np.linspace(-3, 3, 13)
+    ours = engine(DESCEND, start=p, x=x, y=y, eta=0.1, epochs=epochs, marks=[], angles=angles)
+    end = twelve["descend"](p, {epochs}, points=points, y=y)[epochs]
+    residual = y - end[:, 2] @ twelve["hidden"](end, points)
+    ring = np.maximum(np.c_[np.cos(angles), np.sin(angles)] @ points.T, 0)
+    return max(close(ours[0], end), close([ours[1][-1]], [(residual**2).mean()]), close(ours[4], ring @ residual / n))
+
+
+NETWORKS = [(100, 41, 0, 1e-4), (100, 41, 3, 0.1), (7, 5, 1, 0.5), (30, 60, 2, 1e-2)]
+
+
+@pytest.mark.parametrize("epochs", [1, 100])
+@pytest.mark.parametrize("case", NETWORKS)
+def test_epochs_are_those_of_the_chapter(engine, twelve, case, epochs):
+    """Same start and points."""
+    orientations_gap(engine, twelve, *case, epochs)
+
+
+def test_the_run_of_chapter_12(engine, twelve):
+    """From the chapter's own start: losses and numbers of directions along the run."""
+    marks = [100, 1000, 5000, 10_000, 12_000]
+    kept = twelve["descend"](twelve["start"](0), set(marks))
+    settings = {"x": twelve["x"][:, 0], "y": twelve["y"], "eta": 0.1, "angles": np.array([0.5])}
+    for mark in (1000, 5000, 12_000):
+        before = [m for m in marks if m < mark]
+        _, losses, directions, strength, _ = engine(
+            DESCEND, start=twelve["start"](0), epochs=mark, marks=before, **settings
+        )
+        close(losses, [twelve["risk"](kept[m]) for m in [*before, mark]], 1e-9)
+        close(strength, twelve["strength"](kept[mark]), 1e-9)
+        assert len(directions) == twelve["groups"](kept[mark]).max()
+
+
+def test_directions_are_counted_as_in_the_chapter(engine, twelve):
+    """Networks with many directions, some across the end of the circle."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        theta = rng.uniform(-np.pi, np.pi, 8)[rng.integers(0, 8, 40)] + 0.03 * rng.standard_normal(40)
+        p = np.c_[np.cos(theta), np.sin(theta), np.ones(40)]
+        ours = engine(DESCEND, start=p, x=np.linspace(-1, 1, 41), y=np.zeros(41), eta=0.1, epochs=0, marks=[],
+                      angles=np.zeros(1))  # fmt: skip
+        assert len(ours[2]) == twelve["groups"](p).max()
+
+
+def test_a_descent_that_diverges_says_so(engine):
+    """A step that is too large."""
+    bad = engine(
+        """const run = flLive.descent(flLive.random(0).fill(new Float64Array(300)), x, x, 3);
+        let t = 0;
+        while (t < 1000 && flLive.epoch(run)) t++;
+        return JSON.stringify([t, run.p.every(Number.isFinite)]);""",
+        x=np.linspace(-1, 1, 41),
+    )
+    assert bad[0] < 1000 and bad[1]
+
+
+# ------------------------------------------------------------------ lazy or rich
+
+FLOW = """const flow = flLive.flow(a, w, inputs, y, kappa, ratio), first = flLive.tangent(flow);
+for (let t = 0; t < steps; t++) if (!flLive.forward(flow)) return "null";
+flLive.velocity(flow);
+return JSON.stringify([Array.from(flow.a), Array.from(flow.w), flow.relative, flow.time,
+  flLive.moved(flow.w, flow.start), flLive.moved(flLive.tangent(flow), first), Array.from(flLive.tangent(flow))]);"""
+
+
+def flow_gap(engine, width, gamma, prime, seed, steps):
+    """Weights, loss, time, movement and kernel after some steps of the package's own choice, with the package's."""
+    x, y = fl.data.relu_teacher(6)
+    inputs = fl.data.with_bias(x)
+    a, w = flow.start_weights(width, 2, seed)
+    kappa, ratio = float(width) ** -gamma, float(width) ** -prime
+    ours = engine(FLOW, a=a, w=w, inputs=inputs, y=y, kappa=kappa, ratio=ratio, steps=steps)
+    settings = {"gamma": gamma, "gamma_prime": prime, "seed": seed, "max_steps": steps}
+    run = flow.gradient_flow(x, y, width=width, tolerance=1e-12, **settings)
+    end = run["outputs"][None], run["weights"].T[None]
+    before, after = (
+        flow.tangent_kernel(*now, inputs, np.array([kappa]), np.array([ratio]))[0] for now in ((a[None], w[None]), end)
+    )
+    moved = np.linalg.norm(after - before) / np.linalg.norm(before)
+    theirs = [*end, run["relative_loss"], run["time"], run["relative_change"], moved, after]
+    return max(close(o, t) for o, t in zip(ours, theirs, strict=True))
+
+
+FLOWS = [(100, 0.5, 0.0, 0), (64, 1.0, 0.0, 1), (100, 1.75, 0.0, 2), (50, 1.5, 0.5, 3), (64, 1.25, -0.5, 4)]
+
+
+@pytest.mark.parametrize("steps", [1, 100])
+@pytest.mark.parametrize("case", FLOWS)
+def test_flows_are_those_of_the_package(engine, case, steps):
+    """Same start; the step is chosen as there."""
+    flow_gap(engine, *case, steps)
+
+
+def test_a_flow_that_overflows_says_so(engine):
+    """A step beyond all numbers, at once or bit by bit; what is left is finite."""
+    a, w = flow.start_weights(10, 2, 0)
+    for eta in (1e308, 10.0):
+        stopped, finite = engine(
+            """const flow = flLive.flow(a, w, x, y, 1, 1);
+            let t = 0;
+            while (t < 1000 && flLive.forward(flow, eta)) t++;
+            return JSON.stringify([t < 1000, flow.a.every(Number.isFinite) && flow.w.every(Number.isFinite)]);""",
+            a=a, w=w, x=np.array([[-0.5, 1.0], [1.0, 1.0]]), y=np.ones(2), eta=eta,
+        )  # fmt: skip
+        assert finite and (stopped or eta < 100)
+
+
+def test_twenty_starts_are_like_twenty_of_the_package(engine):
+    """Own starts: how far the weights have moved when the flow has converged, lazy and rich."""
+    x, y = fl.data.relu_teacher(6)
+    for gamma in (0.5, 1.5):
+        ours = engine(
+            """const all = [];
+            for (let seed = 0; seed < 20; seed++) {
+              const start = flLive.pairs(50, 2, flLive.random(seed));
+              const flow = flLive.flow(start.a, start.w, inputs, y, Math.pow(50, -gamma), 1);
+              do flLive.forward(flow); while (flow.relative > 0.01);
+              all.push([Math.log(flLive.moved(flow.w, flow.start))]);
+            }
+            return JSON.stringify(all);""",
+            inputs=fl.data.with_bias(x), y=y, gamma=gamma,
+        )  # fmt: skip
+        run = flow.gradient_flow(x, y, width=50, gamma=gamma, gamma_prime=0, seed=np.arange(20))
+        same_law(ours, np.log(run["relative_change"])[:, None])
+
+
+# ------------------------------------------------------------------ do the tests above see a mistake?
+
+MISTAKES = [
+    ("langevin", "s[j] = -y[j] /", "s[j] = y[j] /"),
+    ("langevin", "pull[c] += g * z[at++]", "pull[c] += g * z[c * n + j]"),
+    ("langevin", "shrink = 2 * cloud.heat * cloud.decay", "shrink = 2 * cloud.decay"),
+    ("langevin", "Math.sqrt(2 * cloud.heat * eta)", "Math.sqrt(2 * cloud.heat)"),
+    ("langevin", "2 * (1 - t * t) * sum", "(1 - t * t) * sum"),
+    ("langevin", "(output[j] + 2 * offsets)", "(output[j] + offsets)"),
+    ("langevin", "(1 - v * v) * s[j]", "(1 - v) * s[j]"),
+    ("langevin", "s += x[row + c] * z[at++];", "s += x[c * cloud.N + i] * z[at++];"),
+    ("orientations", "rate = (2 * run.eta)", "rate = run.eta"),
+    ("orientations", "p[k + 2] += rate * (w * s + b * t)", "p[k + 2] += rate * (w * s - b * t)"),
+    ("orientations", "p[k] += rate * a * s;", "p[k] += rate * a * t;"),
+    ("orientations", "jump[2 * e + 1] -= a * b", "jump[2 * e + 1] += a * b"),
+    ("lazy", "rate -= flow.w[c * m + k] * s", "rate += flow.w[c * m + k] * s"),
+    ("lazy", "flow.da[k] = rate / flow.ratio", "flow.da[k] = rate * flow.ratio"),
+    ("lazy", "s += flow.w[c * flow.m + k]", "s += flow.w[k * flow.dim + c]"),
+    ("lazy", "flow.fraction / rate", "1 / rate"),
+    ("lazy", "flow.age >= 50", "flow.age >= 500"),
+]
+
+
+@pytest.mark.parametrize(("part", "right", "wrong"), MISTAKES)
+def test_a_mistake_in_a_step_is_seen(twelve, part, right, wrong):
+    """A sign, a factor, a transpose."""
+    broken, cases = Engine((right, wrong)), {"langevin": CLOUDS, "orientations": NETWORKS, "lazy": FLOWS}[part]
+    gap = {"langevin": langevin_gap, "lazy": lambda e, case, n: flow_gap(e, *case, n)}.get(
+        part, lambda e, case, n: orientations_gap(e, twelve, *case, n)
+    )
+
+    def fails(case):
+        try:
+            gap(broken, case, 100)
+        except (AssertionError, TypeError):  # None: it diverged
+            return True
+
+    assert any(fails(case) for case in cases), "no test has noticed"
