@@ -1,10 +1,13 @@
 """The experiments that run in the page: the same numbers as the package's, and what a reader can do with them."""
 
 import json
+import re
 from pathlib import Path
 
+import live
 import numpy as np
 import pytest
+from browser import WIDE, axe_findings
 
 import feature_learning as fl
 from feature_learning import flow, mfld
@@ -383,3 +386,233 @@ def test_a_mistake_in_a_step_is_seen(twelve, part, right, wrong):
             return True
 
     assert any(fails(case) for case in cases), "no test has noticed"
+
+
+# ------------------------------------------------------------------ in the browser
+
+PAGE = """<!DOCTYPE html><html lang="en" data-theme="light"><head><meta charset="utf-8"><title>Test</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+:root { --pst-color-surface: #f3f4f5; } html[data-theme="dark"] { --pst-color-surface: #29313d; }
+html[data-theme="dark"] body { background: #14181e; color: #ddd; } a { color: #0b5fa5; }
+html[data-theme="dark"] a { color: #7db8f0; } body { font: 16px sans-serif; }
+</style></head><body><main><h1>Test</h1>
+<div class="cell tag_live-NAME tag_hide-input docutils container"><div><div>The stored picture.</div></div></div>
+</main></body></html>"""
+NAMES = [*live.EXPERIMENTS]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with a page for each experiment."""
+    folder = tmp_path_factory.mktemp("live")
+    live.write_files(folder / "_static" / "live")
+    for name in NAMES:
+        (folder / f"{name}.html").write_text(live.place(PAGE.replace("NAME", name), ""), encoding="utf8")
+    return folder
+
+
+@pytest.fixture
+def start(site, visit):
+    """Open an experiment with a state, and by keyboard if wanted run it."""
+
+    def begin(name, state="", screen="wide"):
+        page, wrong = visit(f"{(site / name).as_uri()}.html" + (f"#live-{name}?{state}" if state else ""), screen)
+        if screen == "phone":
+            page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        return page, wrong
+
+    return begin
+
+
+def press(page, name):
+    """A button, by keyboard."""
+    page.get_by_role("button", name=name, exact=True).focus()
+    page.keyboard.press("Enter")
+
+
+def wait(page, words):
+    """Until the status line has these words (a regular expression); gives the line."""
+    status = page.get_by_role("status")
+    page.wait_for_function("w => RegExp(w).test(document.querySelector('[role=status]').textContent)", arg=words)
+    return status.inner_text()
+
+
+def slider(page, key):
+    """The slider of a setting."""
+    return page.locator(f"[data-key={key}]")
+
+
+@pytest.mark.parametrize("screen", ["wide", "phone"])
+@pytest.mark.parametrize("name", NAMES)
+def test_experiments_are_open_to_all(start, name, screen):
+    """No finding of axe, no page that scrolls sideways, nothing on the console, nothing from elsewhere; also later."""
+    page, wrong = start(name, screen=screen)
+    wait(page, "Nothing moves yet")
+    press(page, "Step")
+    assert not axe_findings(page) and page.evaluate(WIDE) <= 0
+    page.get_by_role("radio").first.check()
+    press(page, "Run")
+    page.wait_for_timeout(500)
+    assert not axe_findings(page) and page.evaluate(WIDE) <= 0 and not wrong
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_experiments_wait_to_be_asked(start, name):
+    """Nothing moves before Run."""
+    page, _ = start(name)
+    picture = "[...document.querySelectorAll('canvas')].map(c => c.toDataURL()).join()"
+    before = page.evaluate(picture)
+    page.wait_for_timeout(400)
+    assert page.evaluate(picture) == before and len(before) > 5000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_weighs_little(site, name):
+    """All that it brings to a page."""
+    page = (site / f"{name}.html").read_text(encoding="utf8")
+    files = re.findall(r"_static/live/[\w.]+", page)
+    total = len(page) - len(PAGE) + sum((site / file).stat().st_size for file in files)
+    assert len(files) >= 5 and total <= 15_000, total
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_leaves_the_page_free(start, name):
+    """No long task while it runs; best of three, because other programs use the processor too."""
+    page, _ = start(name)
+    page.evaluate("""() => { window.long = [];
+        const watch = new PerformanceObserver(list => window.long.push(...list.getEntries().map(e => e.duration)));
+        watch.observe({type: "longtask"}); }""")
+    press(page, "Run")
+    counts = []
+    for _ in range(3):
+        page.evaluate("window.long.length = 0")
+        page.wait_for_timeout(700)
+        counts.append(page.evaluate("window.long.length"))
+    assert min(counts) == 0, counts
+
+
+def test_particles_learn_by_keyboard(start):
+    """Run, three hundred steps, right answers; the cloud has grown along the inputs that matter."""
+    page, wrong = start("langevin", "pace=20")
+    press(page, "Run")
+    line = wait(page, r"Step ([3-9]\d\d|\d{4,}),")
+    assert int(re.search(r"(\d+) %", line)[1]) > 90 and not wrong
+    press(page, "Pause")
+    rows = page.locator("tbody tr").all_inner_texts()
+    assert float(rows[2].split()[-2]) > 5 * float(rows[3].split("\t")[1]), rows
+
+
+def test_a_slider_moves_while_it_runs(start):
+    """A temperature goes on from here; a number of particles starts again and runs on. The address follows."""
+    page, wrong = start("langevin", "N=50&n=50")
+    press(page, "Run")
+    wait(page, r"Step \d\d")
+    slider(page, "heat").focus()
+    page.keyboard.press("End")
+    line = wait(page, r"Step [1-9]\d+, temperature 1:")
+    assert "heat=1" in page.url and "N=50" in page.url and int(re.search(r"Step (\d+)", line)[1]) > 9
+    slider(page, "N").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_role("button", name="Pause").count() == 1 and "N=60" in page.url and not wrong
+
+
+def test_a_link_opens_a_setting(start):
+    """In a new page, and in the page that is open; what is not in it is the default."""
+    page, _ = start("langevin", "heat=0.03&N=100&k=3")
+    shown = "k => document.querySelector(`[data-key=${k}]`).nextSibling.textContent"
+    assert [page.evaluate(shown, k) for k in ("heat", "N", "k", "d")] == ["0.03", "100", "3", "10"]
+    assert page.get_by_role("link", name="Link to this setting").get_attribute("href").endswith("?heat=0.03&N=100&k=3")
+    page.evaluate("location.hash = '#live-langevin?seed=7'")
+    wait(page, "The setting of the address")
+    assert [page.evaluate(shown, k) for k in ("heat", "seed")] == ["0.0002", "7"]
+    page.get_by_label("Preset").select_option("Annealing")
+    assert "halve=300" in page.url
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_address_with_nonsense(start, name):
+    """The default, and a word about it."""
+    page, wrong = start(name, "seed=banana&pace=-1&x=%3Cb%3E&pace=1e999&seed=")
+    line = wait(page, "default is used")
+    assert "seed=banana" in line and "x=<b>" in line and not wrong
+    press(page, "Step")
+    assert "NaN" not in page.locator("section").inner_text() and page.url.count("banana") == 1
+
+
+def test_a_setting_that_diverges(start):
+    """It says so, and offers the last one that ran."""
+    page, wrong = start("langevin", "N=50&n=50")
+    press(page, "Run")
+    wait(page, r"Step [3-9]\d|Step \d{3}")
+    slider(page, "eta").focus()
+    page.keyboard.press("End")
+    line = wait(page, "Diverged at step")
+    assert "Lower the step" in line and "NaN" not in page.locator("section").inner_text()
+    press(page, "Back to the last good setting")
+    wait(page, "last setting that ran")
+    assert "eta" not in page.url and "N=50" in page.url
+    press(page, "Run")
+    wait(page, r"Step \d\d")
+    assert not wrong
+
+
+def test_reduced_motion_is_respected(start):
+    """At most one picture a second."""
+    page, _ = start("langevin", "N=50&n=50")
+    page.emulate_media(reduced_motion="reduce")
+    page.evaluate("""() => { const clear = CanvasRenderingContext2D.prototype.clearRect; window.pictures = 0;
+        CanvasRenderingContext2D.prototype.clearRect = function (...a) {
+          window.pictures++; clear.apply(this, a); }; }""")
+    press(page, "Run")
+    page.wait_for_timeout(1500)
+    assert page.evaluate("window.pictures") <= 3 * 3
+
+
+def test_no_number_that_is_none_reaches_a_canvas(start):
+    """Wild settings, one after another: what is drawn is finite."""
+    page, wrong = start("langevin", "N=30&n=30")
+    page.evaluate("""() => { window.bad = 0;
+        for (const f of ["arc", "lineTo", "moveTo", "fillText"]) {
+          const old = CanvasRenderingContext2D.prototype[f];
+          CanvasRenderingContext2D.prototype[f] = function (...a) {
+            if (a.some(v => typeof v === "number" ? !isFinite(v) : /NaN|Infinity/.test(v))) window.bad++;
+            old.apply(this, a); }; } }""")
+    press(page, "Run")
+    for state in ("eta=100&heat=1", "scale=50&eta=20", "d=3&k=5&n=10&N=10", "heat=1&eta=9&halve=50"):
+        page.evaluate(f"location.hash = '#live-langevin?{state}'")
+        page.wait_for_timeout(300)
+        if page.get_by_role("button", name="Run", exact=True).count():  # it has diverged
+            press(page, "Run")
+    assert page.evaluate("window.bad") == 0 and not wrong
+
+
+# ------------------------------------------------------------------ how they get into the pages
+
+
+def test_experiments_stand_after_their_cell_and_on_the_landing_page():
+    """Hidden until a script shows them; scripts in the order they need; no page that does not ask is changed."""
+    page = live.place(PAGE.replace("NAME", "lazy"), "../")
+    assert (
+        '</div></div></div><section class="fl-live" id="live-lazy"' in page.replace("\n", "")
+        and " hidden></section>" in page
+    )
+    scripts = re.findall(r'<script defer src="\.\./_static/live/(\w+)\.js">', page)
+    assert scripts[0] == "random" and scripts[-1] == "lazy_page" and {"ui", "lazy"} < set(scripts)
+    landing = '<head></head><body><div class="fl-live-here docutils container"><p>Run it</p></div></body>'
+    assert '</p></div><section class="fl-live" id="live-langevin"' in live.place(landing, "")
+    assert live.place("<head></head><div class='cell docutils container'></div>", "") is None
+    with pytest.raises(ValueError, match="no experiment nothing"):
+        live.place(PAGE.replace("NAME", "nothing"), "")
+
+
+def test_short_scripts_are_the_same_scripts():
+    """Strings stay as they are, names of properties too; blanks stay where they mean something."""
+    long = """// one
+    var first = "a  b // c", second = 'it "is"'; /* two */
+    var third = (value) => ({ first: value - -first.length + +second, other: [third] });"""
+    short = live.short_script(long)
+    assert '"a  b // c"' in short and "'it \"is\"'" in short and "- -" in short and "+ +" in short
+    assert "first:" in short and "other:" in short and "third" not in short and len(short) < 0.7 * len(long)
+    for script in sorted(LIVE.glob("*.js")):
+        code = re.sub(r"//[^\n]*|\"[^\"\n]*\"|'[^'\n]*'", "", script.read_text(encoding="utf8"))
+        assert "`" not in code and not re.search(r"[(=,:] */", code), f"{script.name}: a template or regular expression"
