@@ -92,11 +92,14 @@ check-oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest $(PARALLEL) --ignore=tests/test_repo.py $(subst --doctest-modules,,$(UNIT))
 
 # The same notebooks, the same strict comparison, on other processors' code paths: every one runs, any failure fails.
+# The chapters run on all four; the solutions take turns, a quarter of them on each (every one on each with TURNS=1).
 # The one test from tests/ brings tests/conftest.py along, which compares the pictures.
-PORTABLE = $(PYTEST) $(NBVAL) tests/test_notebooks.py::test_the_chapters_are_those_of_the_table_of_contents notebooks
+TURNS   ?= 4
+PORTABLE = $(PYTEST) $(NBVAL) tests/test_notebooks.py::test_the_chapters_are_those_of_the_table_of_contents \
+           notebooks/*.ipynb $$(ls notebooks/solutions/*.ipynb | awk "NR % $(TURNS) == $$turn % $(TURNS)")
 test-portable: $(READY)
-	@status=0; \
-	run() { printf '\n== %s\n' "$$1"; shift; env "$$@" $(PORTABLE) || status=1; }; \
+	@status=0; turn=0; \
+	run() { printf '\n== %s\n' "$$1"; shift; env "$$@" $(PORTABLE) || status=1; turn=$$((turn + 1)); }; \
 	run "one thread" $(ONE); \
 	run "OpenBLAS as on a Haswell" OPENBLAS_CORETYPE=Haswell; \
 	run "NumPy without AVX-512" NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c '$(AVX512)')"; \

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import captions
 import nbformat
 import numpy as np
 import pictures
@@ -21,7 +22,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
-LONGEST, MEDIAN, LARGEST = 25, 6, 1.5 * 2**20
+LONGEST, MEDIAN, LARGEST = 25, 6, 2 * 2**20  # figures have 200 dots an inch
 MYST = re.compile(r"^(```|:::)\{|\{[a-z:-]+\}`|^\s*\(\S+\)=\s*$", re.MULTILINE)
 
 
@@ -109,8 +110,23 @@ def quiet_metadata(notebook):
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         yield "the kernel is not named python3"
     for k, cell in enumerate(notebook.cells, 1):
-        if set(cell.metadata) - {"tags", "mystnb", "slideshow"}:
-            yield f"cell {k}: metadata {sorted(set(cell.metadata) - {'tags', 'mystnb', 'slideshow'})}"
+        if extra := set(cell.metadata) - {"tags", "mystnb", "slideshow", "jupyter"}:
+            yield f"cell {k}: metadata {sorted(extra)}"
+        folded = {"source_hidden": True} if "hide-input" in tags(cell) else {}
+        if cell.metadata.get("jupyter", {}) != folded:
+            yield f"cell {k}: jupyter metadata {dict(cell.metadata.get('jupyter', {}))}, expected {folded}"
+
+
+def captions_below(notebook):
+    """The title says the chapter's number; below each figure stands its caption, for those who read the notebook."""
+    title = re.match(r"# (Solutions )?(\d\d) · ", notebook.cells[0].source)
+    if not title:
+        yield "the title does not begin with the chapter's number, as in '# 11 · One direction'"
+        return
+    docname = f"notebooks/{'solutions/' if title[1] else ''}{title[2]}_"
+    wanted = captions.captioned(copy.deepcopy(notebook), docname)
+    if [cell.source for cell in wanted.cells] != [cell.source for cell in notebook.cells]:
+        yield "captions below figures are missing or old: book/_tools/captions.py writes them"
 
 
 def checked_claims(notebook):
@@ -126,7 +142,16 @@ def set_up_cell(notebook):
         yield "the first code cell does not install the package on Colab"
 
 
-RULES = [one_clean_run, small_cells, described_figures, plain_markdown, quiet_metadata, checked_claims, set_up_cell]
+RULES = [
+    one_clean_run,
+    small_cells,
+    described_figures,
+    plain_markdown,
+    quiet_metadata,
+    captions_below,
+    checked_claims,
+    set_up_cell,
+]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -210,12 +235,13 @@ def good():
     described = {"mystnb": {"figure": {"caption": "A square."}, "image": {"alt": "a grey square"}}}
     notebook = v4.new_notebook(
         cells=[
-            v4.new_markdown_cell("# Title\n\nText with $x_1$."),
+            v4.new_markdown_cell("# 11 · Title\n\nText with $x_1$."),
             v4.new_code_cell(setup, execution_count=1),
-            v4.new_code_cell("draw()", execution_count=2, outputs=picture(), metadata=described),
             v4.new_code_cell(
-                "assert True", execution_count=3, outputs=[v4.new_output("stream", name="stdout", text="ok")]
+                "assert True", execution_count=2, outputs=[v4.new_output("stream", name="stdout", text="ok")]
             ),
+            v4.new_code_cell("draw()", execution_count=3, outputs=picture(), metadata=described),
+            v4.new_markdown_cell("**Fig. 11.1.** A square.\n\nMore."),
         ]
     )
     notebook.metadata = nbformat.from_dict({"kernelspec": {"name": "python3"}, "language_info": {"name": "python"}})
@@ -227,28 +253,32 @@ def test_a_good_chapter_passes_every_rule(good):
 
 
 BREAKS = {
-    "count": (one_clean_run, lambda nb: nb.cells[3].update(execution_count=7)),
-    "never run": (one_clean_run, lambda nb: nb.cells[3].update(execution_count=None)),
-    "stderr": (one_clean_run, lambda nb: nb.cells[3].outputs[0].update(name="stderr")),
+    "count": (one_clean_run, lambda nb: nb.cells[2].update(execution_count=7)),
+    "never run": (one_clean_run, lambda nb: nb.cells[2].update(execution_count=None)),
+    "stderr": (one_clean_run, lambda nb: nb.cells[2].outputs[0].update(name="stderr")),
     "error": (
         one_clean_run,
-        lambda nb: nb.cells[3].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="")),
+        lambda nb: nb.cells[2].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="")),
     ),
-    "long": (small_cells, lambda nb: nb.cells[3].update(source="x\n" * 26)),
+    "long": (small_cells, lambda nb: nb.cells[2].update(source="x\n" * 26)),
     "median": (small_cells, lambda nb: [cell.update(source="x\n" * 7) for cell in nb.cells[1:]]),
-    "no alt": (described_figures, lambda nb: nb.cells[2].metadata["mystnb"].pop("image")),
-    "no caption": (described_figures, lambda nb: nb.cells[2].metadata["mystnb"].pop("figure")),
+    "no alt": (described_figures, lambda nb: nb.cells[3].metadata["mystnb"].pop("image")),
+    "no caption": (described_figures, lambda nb: nb.cells[3].metadata["mystnb"].pop("figure")),
     "movie without alt": (
         described_figures,
-        lambda nb: nb.cells[3].outputs.append(nbformat.v4.new_output("display_data", {"text/html": '<img src="x">'})),
+        lambda nb: nb.cells[2].outputs.append(nbformat.v4.new_output("display_data", {"text/html": '<img src="x">'})),
     ),
     "no title": (plain_markdown, lambda nb: nb.cells.pop(0)),
     "two titles": (plain_markdown, lambda nb: nb.cells[0].update(source="# A\n\n# B")),
     "role": (plain_markdown, lambda nb: nb.cells[0].update(source="# A\n\n{cite}`x`")),
     "directive": (plain_markdown, lambda nb: nb.cells[0].update(source="# A\n\n```{note}\n```")),
     "metadata": (quiet_metadata, lambda nb: nb.metadata.update(widgets={})),
-    "cell metadata": (quiet_metadata, lambda nb: nb.cells[2].metadata.update(execution={})),
-    "no assert": (checked_claims, lambda nb: nb.cells[3].update(source="print()")),
+    "cell metadata": (quiet_metadata, lambda nb: nb.cells[3].metadata.update(execution={})),
+    "folded on the page alone": (quiet_metadata, lambda nb: nb.cells[3].metadata.update(tags=["hide-input"])),
+    "caption not below": (captions_below, lambda nb: nb.cells[4].update(source="More.")),
+    "caption of old": (captions_below, lambda nb: nb.cells[4].update(source="**Fig. 11.1.** A circle.\n\nMore.")),
+    "no number": (captions_below, lambda nb: nb.cells[0].update(source="# Title")),
+    "no assert": (checked_claims, lambda nb: nb.cells[2].update(source="print()")),
     "no set-up": (set_up_cell, lambda nb: nb.cells[1].update(source="import numpy")),
 }
 
@@ -320,7 +350,7 @@ def test_the_check_is_in_force_when_notebooks_are_run(tmp_path):
     """
     (tmp_path / "tests").mkdir()
     (tmp_path / "notebooks").mkdir()
-    for name in ("conftest.py", "pictures.py", "nbval_sanitize.cfg"):
+    for name in ("conftest.py", "browser.py", "pictures.py", "nbval_sanitize.cfg"):
         shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
 
     def outputs(grey, frame):
@@ -385,7 +415,8 @@ def execute(*paths):
 def test_execute_twice_gives_the_same_bytes_and_keeps_what_authors_wrote(tmp_path):
     path = tmp_path / "a.ipynb"
     cell = nbformat.v4.new_code_cell(
-        "print('a')\nprint(1)", metadata={"tags": ["hide-input"], "mystnb": {"figure": {"caption": "c"}}}
+        "print('a')\nprint(1)",
+        metadata={"tags": ["hide-input"], "mystnb": {"figure": {"caption": "c"}}, "jupyter": {"source_hidden": True}},
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T"), cell], metadata={"widgets": {}})
     nbformat.write(notebook, path)

@@ -32,6 +32,10 @@ DROPPED = (
     "togglebutton.* sphinx-design.* design-tabs.js searchtools.js language_data.js "
     "mystnb.*.css basic.css copybutton.css pygments.css fl.css"
 ).split()
+# A formula in a line, with what must not begin the next one.
+TOGETHER = re.compile(
+    r'(<span class="fl-math notranslate">(?:(?!</math>).)*</math></span></span>[.,;:!?)”’]+)', re.DOTALL
+)
 INDEX = re.compile(r"[\w-]+")
 
 
@@ -217,7 +221,7 @@ def sized(page, pictures, root, scale):
 
     def frame(match):
         name, width, height = pictures.frame(match[1])
-        return f'src="{root}_images/{name}" width="{width}" height="{height}" loading="lazy"'
+        return f'src="{root}_images/{name}" width="{width}" height="{height}" style="--wide: {width}px" loading="lazy"'
 
     return FRAME.sub(frame, IMAGE.sub(image, page))
 
@@ -241,7 +245,13 @@ def head(app, name, page):
     alt = re.search(rf'alt="([^"]*)"[^>]*src="(?:\.\./)*{re.escape(picture)}"', page)
     lines = [f'<meta name="description" content="{claim}">'] if claim else []
     lines += [f'<link rel="canonical" href="{place}">']
-    said = {"title": title, "type": "article", "url": place, "site_name": app.config.project, "image": base + picture}
+    said = {
+        "title": title,
+        "type": "article",
+        "url": place,
+        "site_name": app.config.html_title,
+        "image": base + picture,
+    }
     said |= {"description": claim} if claim else {}
     said |= {"image:alt": alt[1]} if alt else {}
     lines += [f'<meta property="og:{key}" content="{value}">' for key, value in said.items()]
@@ -265,10 +275,10 @@ def mended(app, name, page, pictures):
         return one
 
     page = SHEET.sub(sheet, page)
+    page = TOGETHER.sub(r'<span class="fl-together">\1</span>', page)
+    page = re.sub(r"<title>(.+?) (?:&#8212;|—) \1</title>", r"<title>\1</title>", page)
     said = head(app, name, page)
     page = sized(page, pictures, root, 0.5 if name.startswith("notebooks/") else 1)
-    project = html.escape(app.config.project)
-    page = page.replace(f"<title>{project} &#8212; {project}</title>", f"<title>{project}</title>")
     page = re.sub(r'<link rel="canonical"[^>]*>\s*', "", page)
     return page.replace("</head>", said + "</head>", 1)
 
@@ -334,7 +344,7 @@ def finish(app, exception):
     (out / "index.html").write_text(
         front_door((out / "book" / "intro.html").read_text(encoding="utf8")), encoding="utf8"
     )
-    (out / "404.html").write_text(LOST.format(project=html.escape(app.config.project), base=base), encoding="utf8")
+    (out / "404.html").write_text(LOST.format(project=html.escape(app.config.html_title), base=base), encoding="utf8")
     places = [base + ("" if name == "book/intro.html" else name) for name in sorted(pages)
               if name not in {"search.html", "genindex.html", "index.html"}]  # fmt: skip
     entries = "".join(f"<url><loc>{place}</loc></url>\n" for place in places)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import nbformat
+from captions import captioned, chapters, docname_of
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -32,7 +33,7 @@ def run(path):
         record_timing=False,
     ).execute()
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE})
-    return notebook
+    return captioned(notebook, docname_of(path)) if chapters.NAME.match(docname_of(path)) else notebook
 
 
 def store(notebook, path):

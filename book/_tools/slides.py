@@ -22,6 +22,9 @@ from nbformat.v4 import new_markdown_cell
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "book" / "_ext"))
+
+import chapters  # noqa: E402
+
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>(.*?)</details>", re.DOTALL)
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)([^)#]*)[^)]*\)")
 KINDS = {"slide", "fragment", "notes"}
@@ -51,7 +54,7 @@ def spoken(block):
 
 def shown_and_spoken(cell, rules):
     """A Markdown cell's last heading before what is shown, what is shown of it, and what goes to the notes."""
-    parts = blocks(cell.source)
+    parts = blocks(chapters.LINE.sub("", cell.source, count=1))
     chosen = rules.get("blocks", range(1, len(parts) + 1))
     if not set(chosen) <= set(range(1, len(parts) + 1)):
         raise ValueError(f"blocks must lie in 1 to {len(parts)}; got {list(chosen)}")

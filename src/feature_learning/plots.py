@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import re
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,14 +20,18 @@ COLOURS = {
 
 
 def style():
-    """Set matplotlib's defaults for the book; call it once in a notebook's first cell."""
+    """Set matplotlib's defaults for the book, sharp figures among them; call it once in a notebook's first cell."""
     plt.rcParams.update({
-        "figure.figsize": (6.4, 3.6), "figure.dpi": 110, "figure.constrained_layout.use": True,
+        "figure.figsize": (6.4, 3.6), "figure.dpi": 100, "figure.constrained_layout.use": True,
         "font.size": 12, "axes.labelsize": 12, "legend.frameon": False, "lines.linewidth": 2, "image.cmap": "viridis",
         "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
         "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6,
         "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]),
     })  # fmt: skip
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")
 
 
 def similarity_map(ax, similarity, title=None):
@@ -144,31 +149,28 @@ def movie(draw, frames, *, name, alt, unit="frame", figsize=(4.6, 4.2), dpi=100,
     except ImportError as why:
         raise RuntimeError("plots.movie needs IPython, which comes with Jupyter: pip install ipython") from why
 
-    frames = list(frames)
-    if not frames:
+    if not (frames := list(frames)):
         raise ValueError("frames must hold at least one frame; got none")
     pictures, last = [], len(frames) - 1
     for k, frame in enumerate(frames):
-        figure = plt.figure(figsize=figsize, dpi=dpi)
+        figure, buffer = plt.figure(figsize=figsize, dpi=dpi), io.BytesIO()
         draw(figure, frame)
-        buffer = io.BytesIO()
         figure.savefig(buffer, format="webp", pil_kwargs={"quality": 80, "method": 6})
         plt.close(figure)
-        data = base64.b64encode(buffer.getvalue()).decode()
         label = html.escape(f"{unit} {frame}")
         marks = (' class="invert-dark"' if invert_dark else "") + ("" if k == last else " hidden")
         pictures.append(
-            f'<img src="data:image/webp;base64,{data}" alt="{html.escape(alt)} ({label})" data-label="{label}"{marks}>'
+            f'<img src="data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}" '
+            f'alt="{html.escape(alt)} ({label})" data-label="{label}"{marks}>'
         )
-    element = f"movie-{name}"
     script = (
-        f"(() => {{ const f = document.getElementById('{element}'), p = f.querySelectorAll('img');"
+        f"(() => {{ const f = document.getElementById('movie-{name}'), p = f.querySelectorAll('img');"
         "f.querySelector('input').addEventListener('input', e => { p.forEach((i, k) => {"
         " i.hidden = k != e.target.value; });"
         " f.querySelector('output').textContent = p[e.target.value].dataset.label; }); })();"
     )
     return HTML(
-        f'<figure class="fl-movie" id="{element}">{"".join(pictures)}'
+        f'<figure class="fl-movie" id="movie-{name}">{"".join(pictures)}'
         f"<label><output>{html.escape(f'{unit} {frames[-1]}')}</output>"
         f'<input type="range" min="0" max="{last}" value="{last}" aria-label="{html.escape(unit)}"></label>'
         f"<script>{script}</script></figure>"
