@@ -405,7 +405,7 @@ NAMES = [*live.EXPERIMENTS]
 def site(tmp_path_factory):
     """A folder with a page for each experiment."""
     folder = tmp_path_factory.mktemp("live")
-    live.write_files(folder / "_static" / "live")
+    live.write_files(folder / "_static")
     for name in NAMES:
         (folder / f"{name}.html").write_text(live.place(PAGE.replace("NAME", name), ""), encoding="utf8")
     return folder
@@ -435,6 +435,16 @@ def wait(page, words):
     status = page.get_by_role("status")
     page.wait_for_function("w => RegExp(w).test(document.querySelector('[role=status]').textContent)", arg=words)
     return status.inner_text()
+
+
+def here(page):
+    """The address as the page has it; `page.url` may be late."""
+    return page.evaluate("location.href")
+
+
+def table(page):
+    """The numbers below the pictures: rows of texts."""
+    return page.evaluate("[...document.querySelectorAll('tbody tr')].map(r => [...r.children].map(c => c.textContent))")
 
 
 def slider(page, key):
@@ -470,25 +480,25 @@ def test_experiments_wait_to_be_asked(start, name):
 def test_an_experiment_weighs_little(site, name):
     """All that it brings to a page."""
     page = (site / f"{name}.html").read_text(encoding="utf8")
-    files = re.findall(r"_static/live/[\w.]+", page)
+    files = re.findall(r"_static/[\w.-]+", page)
     total = len(page) - len(PAGE) + sum((site / file).stat().st_size for file in files)
-    assert len(files) >= 5 and total <= 15_000, total
+    assert len(files) == 2 and total <= 15_000, total
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_leaves_the_page_free(start, name):
-    """No long task while it runs; best of three, because other programs use the processor too."""
+    """No long task while it runs; best of eight, because other programs use the processor too."""
     page, _ = start(name)
     page.evaluate("""() => { window.long = [];
         const watch = new PerformanceObserver(list => window.long.push(...list.getEntries().map(e => e.duration)));
         watch.observe({type: "longtask"}); }""")
     press(page, "Run")
-    counts = []
-    for _ in range(3):
+    for _ in range(8):
         page.evaluate("window.long.length = 0")
-        page.wait_for_timeout(700)
-        counts.append(page.evaluate("window.long.length"))
-    assert min(counts) == 0, counts
+        page.wait_for_timeout(400)
+        if not (long := page.evaluate("window.long")):
+            return
+    pytest.fail(f"tasks took {long} milliseconds")
 
 
 def test_particles_learn_by_keyboard(start):
@@ -498,8 +508,8 @@ def test_particles_learn_by_keyboard(start):
     line = wait(page, r"Step ([3-9]\d\d|\d{4,}),")
     assert int(re.search(r"(\d+) %", line)[1]) > 90 and not wrong
     press(page, "Pause")
-    rows = page.locator("tbody tr").all_inner_texts()
-    assert float(rows[2].split()[-2]) > 5 * float(rows[3].split("\t")[1]), rows
+    rows = table(page)
+    assert float(rows[2][1]) > 5 * float(rows[3][1]), rows
 
 
 def test_a_slider_moves_while_it_runs(start):
@@ -510,10 +520,10 @@ def test_a_slider_moves_while_it_runs(start):
     slider(page, "heat").focus()
     page.keyboard.press("End")
     line = wait(page, r"Step [1-9]\d+, temperature 1:")
-    assert "heat=1" in page.url and "N=50" in page.url and int(re.search(r"Step (\d+)", line)[1]) > 9
+    assert "heat=1" in here(page) and "N=50" in here(page) and int(re.search(r"Step (\d+)", line)[1]) > 9
     slider(page, "N").focus()
     page.keyboard.press("ArrowRight")
-    assert page.get_by_role("button", name="Pause").count() == 1 and "N=60" in page.url and not wrong
+    assert page.get_by_role("button", name="Pause").count() == 1 and "N=60" in here(page) and not wrong
 
 
 def test_a_link_opens_a_setting(start):
@@ -526,7 +536,7 @@ def test_a_link_opens_a_setting(start):
     wait(page, "The setting of the address")
     assert [page.evaluate(shown, k) for k in ("heat", "seed")] == ["0.0002", "7"]
     page.get_by_label("Preset").select_option("Annealing")
-    assert "halve=300" in page.url
+    assert "halve=300" in here(page)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -536,7 +546,7 @@ def test_an_address_with_nonsense(start, name):
     line = wait(page, "default is used")
     assert "seed=banana" in line and "x=<b>" in line and not wrong
     press(page, "Step")
-    assert "NaN" not in page.locator("section").inner_text() and page.url.count("banana") == 1
+    assert "NaN" not in page.locator("section").inner_text() and here(page).count("banana") == 1
 
 
 def test_a_setting_that_diverges(start):
@@ -548,9 +558,9 @@ def test_a_setting_that_diverges(start):
     page.keyboard.press("End")
     line = wait(page, "Diverged at step")
     assert "Lower the step" in line and "NaN" not in page.locator("section").inner_text()
-    press(page, "Back to the last good setting")
+    press(page, "Last good setting")
     wait(page, "last setting that ran")
-    assert "eta" not in page.url and "N=50" in page.url
+    assert "eta" not in here(page) and "N=50" in here(page)
     press(page, "Run")
     wait(page, r"Step \d\d")
     assert not wrong
@@ -586,6 +596,81 @@ def test_no_number_that_is_none_reaches_a_canvas(start):
     assert page.evaluate("window.bad") == 0 and not wrong
 
 
+def test_a_hundred_thousand_epochs(start):
+    """Within ten seconds a few directions are left, and the first one came where theory says."""
+    page, wrong = start("orientations", "pace=5000")
+    press(page, "Run")
+    page.wait_for_function("/Epoch \\d{6}/.test(document.querySelector('[role=status]').textContent)", timeout=10_000)
+    press(page, "Pause")
+    rows = table(page)
+    assert float(rows[0][1]) < 1e-3 and 2 <= int(rows[1][1]) < 10
+    assert abs(float(rows[2][1]) - float(rows[2][2])) < 0.05 and not wrong
+
+
+def test_points_move_by_hand_and_by_keyboard(start):
+    """Dragged while it runs, chosen, moved, added and taken away; the address holds them."""
+    page, wrong = start("orientations", "points=-1,0;0,0.5;1,0")
+    canvas = page.locator("canvas").nth(1)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    press(page, "Run")
+    wait(page, r"Epoch \d\d")
+    # The middle of the plot lies at x = 0, y = 0.5: the axes leave 48 pixels on the left, 14 on the right, 24 and 36.
+    middle = box["x"] + (48 + box["width"] - 14) / 2, box["y"] + (24 + box["height"] - 36) / 2
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0], middle[1] - 45, steps=3)
+    page.mouse.up()
+    moved = re.search(r"points=-1,0;0,([\d.]+);1,0$", here(page))
+    assert moved and abs(float(moved[1]) - (0.5 + 45 * 2 / (box["height"] - 60))) < 0.03
+    assert page.get_by_role("button", name="Pause").count() == 1
+    canvas.focus()
+    for key in ("ArrowLeft", "ArrowUp"):
+        page.keyboard.press(key)
+    assert "points=-1,0.05;" in here(page)
+    page.keyboard.press("+")
+    assert here(page).count(";") == 3
+    page.keyboard.press("Delete")
+    assert here(page).count(";") == 2
+    box = canvas.bounding_box()
+    page.mouse.dblclick(box["x"] + box["width"] / 2 + 40, box["y"] + box["height"] / 2)
+    assert here(page).count(";") == 3
+    wait(page, "Epoch")
+    press(page, "Pause")
+    assert "NaN" not in page.locator("section").inner_text() and not wrong
+
+
+def test_wrong_points_are_not_taken(start):
+    """Too few, too far, no numbers: the chapter's points, and a word about it."""
+    for points in ("0,0", "0,0;5,5", "0,0;a,b", "0,0;1", ""):
+        page, wrong = start("orientations", f"points={points}")
+        wait(page, "default is used")
+        assert page.get_by_role("link", name="Link to this setting").get_attribute("href") == "#live-orientations"
+        assert not wrong
+
+
+def test_lazy_and_rich(start):
+    """A large start moves as far as theory says, a small one much farther; the start can be dragged."""
+    page, wrong = start("lazy", "gamma=0.5&pace=100")
+    press(page, "Run")
+    wait(page, "lazy.*fitted")
+    row = table(page)[1]
+    assert abs(float(row[1]) / float(row[2]) - 1) < 0.3
+    canvas = page.locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    across, up = (box["width"] - 62) / 2.5, (box["height"] - 60) / 2.5
+    at = box["x"] + 48 + 0.5 * across, box["y"] + box["height"] - 36 - up
+    page.mouse.move(*at)
+    page.mouse.down()
+    page.mouse.move(at[0] + 1.25 * across, at[1], steps=4)
+    page.mouse.up()
+    assert "gamma=1.75" in here(page) or "gamma=1.7" in here(page) or "gamma=1.8" in here(page)
+    press(page, "Run")
+    wait(page, "condensed.*fitted")
+    assert float(table(page)[1][1]) > 5 and not wrong
+
+
 # ------------------------------------------------------------------ how they get into the pages
 
 
@@ -596,8 +681,8 @@ def test_experiments_stand_after_their_cell_and_on_the_landing_page():
         '</div></div></div><section class="fl-live" id="live-lazy"' in page.replace("\n", "")
         and " hidden></section>" in page
     )
-    scripts = re.findall(r'<script defer src="\.\./_static/live/(\w+)\.js">', page)
-    assert scripts[0] == "random" and scripts[-1] == "lazy_page" and {"ui", "lazy"} < set(scripts)
+    assert re.findall(r'<script defer src="([^"]*)">', page) == ["../_static/live-lazy.js"]
+    assert page.count("../_static/live.css") == 1
     landing = '<head></head><body><div class="fl-live-here docutils container"><p>Run it</p></div></body>'
     assert '</p></div><section class="fl-live" id="live-langevin"' in live.place(landing, "")
     assert live.place("<head></head><div class='cell docutils container'></div>", "") is None
@@ -612,7 +697,7 @@ def test_short_scripts_are_the_same_scripts():
     var third = (value) => ({ first: value - -first.length + +second, other: [third] });"""
     short = live.short_script(long)
     assert '"a  b // c"' in short and "'it \"is\"'" in short and "- -" in short and "+ +" in short
-    assert "first:" in short and "other:" in short and "third" not in short and len(short) < 0.7 * len(long)
+    assert ".length" in short and "third" not in short and "first" not in short and len(short) < 0.7 * len(long)
     for script in sorted(LIVE.glob("*.js")):
         code = re.sub(r"//[^\n]*|\"[^\"\n]*\"|'[^'\n]*'", "", script.read_text(encoding="utf8"))
         assert "`" not in code and not re.search(r"[(=,:] */", code), f"{script.name}: a template or regular expression"

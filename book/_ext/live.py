@@ -16,12 +16,16 @@ EXPERIMENTS = {
     "orientations": ("Experiment: directions of a hundred neurons", "random ui hands orientations orientations_page"),
     "lazy": ("Experiment: lazy or rich", "random ui hands lazy lazy_page"),
 }
-# Names of properties that are ours alone, in no string and in no address: in the written files they are short, too.
-OURS = """flLive particles settings residuals residual inputs kappa ratio fraction errors pulls relative largest
-velocity tangent forward strength directions descent epoch langevin answers parity cloud moved series random uniform
-normal panels params presets choices question variance numbers column hands lower title pairs xlabel status
-label whole change answer noise margin right start seen""".split()
+# In the written scripts every name that ours give is short, the same one in all. These stay: settings, which stand in
+# the address; what browsers and the language call so, too.
+OFTEN = "Math", "Float64Array"
+SETTINGS = "heat eta halve scale N n d k seed pace gamma prime m points"
+BROWSER = """value hidden width height href hash key data type id style target capture passive x y now log find fill
+round floor test start end abs min max exp sqrt slice map keys length join some every filter reduce sort top
+cursor font lineWidth ArrowDown ArrowLeft ArrowRight ArrowUp attributeFilter fillStyle strokeStyle innerHTML
+textAlign textContent"""
 SCRIPT = re.compile(r'//[^\n]*|/\*.*?\*/|("[^"\n]*"|\'[^\'\n]*\')|\s+|[^"\'/\s]+|/', re.DOTALL)
+WORD = re.compile(r"(?<![\w$])[A-Za-z_$][\w$]*")
 HERE = re.compile(r'<div class="fl-live-here docutils container">')
 TAGGED = re.compile(r'<div class="cell [^"]*\btag_live-(\w+)\b[^"]*"')
 
@@ -31,47 +35,48 @@ def short_script(text):
 
     It has no templates, no regular expressions and no `{name}` for `{name: name}`.
     """
-    kept = ""
-    for match in SCRIPT.finditer(text):
-        piece = match[0]
-        kept += " " if piece.isspace() or piece.startswith(("//", "/*")) else "\0" if match[1] else piece
-    strings = iter([match[1] for match in SCRIPT.finditer(text) if match[1]])
-    kept = re.sub(r" +", " ", kept.strip())
+    pieces = [(m[1], m[0]) for m in SCRIPT.finditer(text)]
+    strings = iter([string for string, _ in pieces if string])
+    code = "".join("\0" if string else " " if blank(piece) else piece for string, piece in pieces)
     # A blank stays between two words, and between two signs that would become one.
-    kept = re.sub(r"(?<![\w$]) (?![+-])|(?<![+-]) (?![\w$])|(?<=[\w$]) (?=[+-])|(?<=[+-]) (?=[\w$])", "", kept)
-    return re.sub("\0", lambda _: next(strings), with_short_names(kept)) + "\n"
+    code = re.sub(r" +", " ", code.strip())
+    code = re.sub(r"(?<![\w$]) (?![+-])|(?<![+-]) (?![\w$])|(?<=[\w$]) (?=[+-])|(?<=[+-]) (?=[\w$])", "", code)
+    code = re.sub(r"(?<![\w$])\((\w+)\)=>", r"\1=>", re.sub(r"[;,](?=[\]}])", "", code))
+    code = re.sub(r"(?<![\w$.])0(?=\.\d)", "", code)
+    code = WORD.sub(lambda m: f"its{m[0]}" if m[0] in OFTEN else {"true": "!0", "false": "!1"}.get(m[0], m[0]), code)
+    code = "var " + ",".join(f"its{name}={name}" for name in OFTEN) + ";" + code
+    words = WORD.findall(code)
+    own = given(code) - set(SETTINGS.split()) - set(BROWSER.split())
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    taken = set(words) - own | {"as", "do", "if", "in", "of"}
+    free = (n for n in [*letters, *(a + b for a in letters for b in letters)] if n not in taken)
+    short = dict(zip(sorted(own, key=lambda name: (-words.count(name), name)), free, strict=False))
+    return re.sub("\0", lambda _: next(strings), WORD.sub(lambda m: short.get(m[0], m[0]), code))
 
 
-def declared(text):
-    """The names that a script gives: functions, their arguments, variables."""
-    names = set(re.findall(r"\bfunction (\w+)|\bcatch\((\w+)\)", text))
-    names = {name for pair in names for name in pair if name}
-    for arguments in re.findall(r"\bfunction ?\w*\(([^)]*)\)", text):
-        names |= set(arguments.split(","))
-    for arguments, argument in re.findall(r"\(([^()]*)\)=>|\b([\w$]+)=>", text):
-        names |= set(re.findall(r"[\w$]+", arguments or argument))
-    for match in re.finditer(r"\bvar[ [{]", text):
+def blank(piece):
+    """Whether a piece of a script is a comment or white space."""
+    return piece.isspace() or piece.startswith(("//", "/*"))
+
+
+def given(code):
+    """The names that a script gives: functions, arguments, variables, properties."""
+    names = set(re.findall(r"[{,]([A-Za-z_$][\w$]*):", code)) | set(re.findall(r"\.([A-Za-z_$][\w$]*)=(?!=)", code))
+    names |= {"flLive"} | set(re.findall(r"\bfunction (\w+)", code)) | set(re.findall(r"\bcatch\((\w+)\)", code))
+    for arguments in re.findall(r"\bfunction ?\w*(\([^)]*\))|(\([^()]*\))=>|\b([\w$]+)=>", code):
+        names |= set(re.findall(r"[A-Za-z_$][\w$]*", "".join(arguments)))
+    for match in re.finditer(r"\bvar\b", code):
         depth, begins = 0, True
-        for word in re.finditer(r"[\w$]+|[^\w$]", text[match.end() :]):
+        for word in re.finditer(r"[\w$]+|[^\w$]", code[match.end() :]):
             depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(word[0], 0)
             if depth < 0 or (depth == 0 and word[0] in {";", "of", "in"}):
                 break
-            if begins:
+            if begins and word[0] != " ":
                 names.add(word[0])
-            begins = depth == 0 and word[0] == ","
-    return names - {""}
-
-
-def with_short_names(text):
-    """Its own names as one or two letters each: one name everywhere, so no scope matters; names of properties stay."""
-    words = re.findall(r"[\w$]+", text)
-    fixed = set(re.findall(r"\.([\w$]+)", text)) | set(re.findall(r"[{,]([\w$]+):", text))
-    own = sorted(declared(text) - fixed - set(OURS), key=words.count, reverse=True)
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    taken = set(words) - set(own) | {"as", "do", "if", "in", "of"}
-    free = (n for n in [*letters, *(a + b for a in letters for b in letters)] if n not in taken)
-    short = {name: f"${number}" for number, name in enumerate(OURS)} | dict(zip(own, free, strict=False))
-    return re.sub(r"[\w$]+", lambda m: short.get(m[0], m[0]), text)
+                begins = word[0] in "[," and depth < 2
+            elif word[0] == "," and depth == 0:
+                begins = True
+    return {name for name in names if re.fullmatch(r"[A-Za-z_$][\w$]*", name)}
 
 
 def short_style(text):
@@ -99,18 +104,13 @@ def place(page, root):
         raise ValueError(f"there is no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
     if not spots:
         return None
-    scripts = []
+    head = f'<link rel="stylesheet" href="{root}_static/live.css" />\n'
     for name, start in sorted(spots.items(), key=lambda spot: -spot[1]):
-        title, wanted = EXPERIMENTS[name]
-        scripts += [script for script in wanted.split() if script not in scripts]
-        section = f'<section class="fl-live" id="live-{name}" aria-label="{html.escape(title)}" hidden></section>'
+        title = html.escape(EXPERIMENTS[name][0])
+        section = f'<section class="fl-live" id="live-{name}" aria-label="{title}" hidden></section>'
         end = end_of_div(page, start)
         page = page[:end] + section + page[end:]
-    order = sorted(
-        scripts, key=lambda s: ("random", "ui").index(s) if s in ("random", "ui") else 2 + s.endswith("_page")
-    )
-    head = f'<link rel="stylesheet" href="{root}_static/live/live.css" />\n'
-    head += "".join(f'<script defer src="{root}_static/live/{script}.js"></script>\n' for script in order)
+        head += f'<script defer src="{root}_static/live-{name}.js"></script>\n'
     return page.replace("</head>", head + "</head>", 1)
 
 
@@ -127,16 +127,17 @@ def finish(app, exception):
             path.write_text(page, encoding="utf8")
             used = True
     if used:
-        write_files(out / "_static" / "live")
+        write_files(out / "_static")
 
 
 def write_files(folder):
-    """The scripts and the style, shortened."""
+    """One script for each experiment, and the style."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in SOURCE.iterdir():
-        if path.suffix in {".js", ".css"}:
-            short = short_script if path.suffix == ".js" else short_style
-            (folder / path.name).write_text(short(path.read_text(encoding="utf8")), encoding="utf8")
+    for name, (_, files) in EXPERIMENTS.items():
+        parts = [(SOURCE / f"{file}.js").read_text(encoding="utf8") for file in files.split()]
+        script = short_script("\n".join(part.replace('"use strict";', "") for part in parts))
+        (folder / f"live-{name}.js").write_text(f'"use strict";(()=>{{{script}}})();\n', encoding="utf8")
+    (folder / "live.css").write_text(short_style((SOURCE / "live.css").read_text(encoding="utf8")), encoding="utf8")
 
 
 def setup(app):

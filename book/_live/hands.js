@@ -7,24 +7,23 @@ flLive.hands = (view, panel, page) => {
     var box = view.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
   };
-  var near = (event) => panel.find(page.now(), page.pen(), at(event));
+  var near = (event) => panel.find(page.state(), page.pen(), at(event));
   var on = (kind, f, options) => view.addEventListener(kind, f, options);
   on("pointerdown", (event) => {
     held = near(event);
     if (held >= 0) view.setPointerCapture(event.pointerId);
   });
   on("pointermove", (event) => {
-    view.style.cursor = near(event) < 0 ? "" : "grab";
-    if (held >= 0) page.set(panel.hold(page.now(), held, page.pen().back(at(event))));
+    if (held >= 0) page.set(panel.hold(page.state(), held, page.pen().back(at(event))));
   });
   on("pointerup", () => (held = -1));
   on("pointercancel", () => (held = -1));
   // A finger on a point moves the point; anywhere else it scrolls the page.
   on("touchstart", (event) => near(event.touches[0]) < 0 || event.preventDefault(), { passive: false });
   if (!panel.key) return;
-  on("dblclick", (event) => near(event) < 0 && page.set(panel.add(page.now(), page.pen().back(at(event)))));
+  on("dblclick", (event) => near(event) < 0 && page.set(panel.add(page.state(), page.pen().back(at(event)))));
   on("keydown", (event) => {
-    var done = panel.key(page.now(), event.key);
+    var done = panel.key(page.state(), event.key);
     if (!done) return;
     event.preventDefault();
     page.set(done[0], done[1]);

@@ -2,7 +2,7 @@
 "use strict";
 
 // n inputs of length one with a 1 appended, and the sign of the product of their first k coordinates.
-flLive.parity = function (n, d, k, rng) {
+flLive.parity = (n, d, k, rng) => {
   var z = new Float64Array(n * (d + 1)), y = new Float64Array(n);
   for (var j = 0; j < n; j++) {
     y[j] = 1;
@@ -17,7 +17,7 @@ flLive.parity = function (n, d, k, rng) {
 };
 
 // A cloud of N particles (w, b, c) in rows, on given data. What a step may change stands in the object that comes back.
-flLive.cloud = function (particles, N, data, settings) {
+flLive.cloud = (particles, N, data, settings) => {
   var n = data.n, width = particles.length / N;
   return {
     particles: particles, next: new Float64Array(particles.length), N: N, width: width, data: data,
@@ -28,7 +28,7 @@ flLive.cloud = function (particles, N, data, settings) {
 
 // The network's answers on some data; hidden values are kept if there is room for them. (The inner line is tanh, good to
 // 1e-16 and faster than Math.tanh.)
-flLive.answers = function (cloud, data, output, hidden) {
+flLive.answers = (cloud, data, output, hidden) => {
   var x = cloud.particles, z = data.z, n = data.n, width = cloud.width, dim = width - 1, offsets = 0;
   output.fill(0);
   for (var i = 0; i < cloud.N; i++) {
@@ -47,7 +47,7 @@ flLive.answers = function (cloud, data, output, hidden) {
 };
 
 // One step with the given noise. False if it diverges; the particles are then those before the step.
-flLive.langevin = function (cloud, noise) {
+flLive.langevin = (cloud, noise) => {
   var x = cloud.particles, next = cloud.next, h = cloud.hidden, s = cloud.slope, data = cloud.data;
   var n = data.n, y = data.y, z = data.z, width = cloud.width, dim = width - 1, third = cloud.scale / 3;
   var eta = cloud.eta, shrink = 2 * cloud.heat * cloud.decay, kick = Math.sqrt(2 * cloud.heat * eta);

@@ -5,15 +5,15 @@
   var section = document.getElementById("live-langevin"), R = 15, decay = 0.1;
   if (!section) return;
 
-  var heat = (sim, now) => (now.halve ? now.heat * Math.pow(0.5, Math.floor(sim.t / now.halve)) : now.heat);
-  var settings = (sim, now) => ({ eta: now.eta, heat: heat(sim, now), decay: decay, scale: now.scale });
+  var heat = (sim, state) => (state.halve ? state.heat * Math.pow(0.5, Math.floor(sim.t / state.halve)) : state.heat);
+  var settings = (sim, state) => ({ eta: state.eta, heat: heat(sim, state), decay: decay, scale: state.scale });
 
-  var make = (now) => {
-    var N = now.N, d = now.d, k = now.k, rng = flLive.random(now.seed), data = flLive.parity(now.n, d, k, rng);
+  var make = (state) => {
+    var N = state.N, d = state.d, k = state.k, rng = flLive.random(state.seed), data = flLive.parity(state.n, d, k, rng);
     var start = rng.fill(new Float64Array(N * (d + 2)));
     return {
       t: 0, rng: rng, noise: start.slice(), test: flLive.parity(300, d, k, rng), answers: new Float64Array(300),
-      cloud: flLive.cloud(start, N, data, settings({ t: 0 }, now)), free: 1, right: NaN, margin: NaN, seen: flLive.series()
+      cloud: flLive.cloud(start, N, data, settings({ t: 0 }, state)), free: 1, right: NaN, margin: NaN, seen: flLive.series()
     };
   };
 
@@ -33,8 +33,8 @@
 
   var picture = (title, i) => ({
     label: title + " weights, one dot a particle",
-    draw: (pen, sim, now) => {
-      var cloud = sim.cloud, x = cloud.particles, width = cloud.width, far = 4, a = i ? now.k : 0, b = i ? now.d - 1 : 1;
+    draw: (pen, sim, state) => {
+      var cloud = sim.cloud, x = cloud.particles, width = cloud.width, far = 4, a = i ? state.k : 0, b = i ? state.d - 1 : 1;
       while (far < 2 * Math.sqrt(variance(cloud, 0, 2))) far *= 2;
       pen.axes({ x: [-far, far], y: [-far, far], title: title + ": w" + (b + 1) + " against w" + (a + 1), xlabel: "weight w" + (a + 1) });
       pen.dots(cloud.N, (p) => x[p * width + a], (p) => x[p * width + b], i ? "grey" : "two", 2);
@@ -42,7 +42,7 @@
   });
 
   // No cloud has a mean margin above this; see the theorem on parities of k inputs.
-  var bound = (now) => (now.scale / 3) * [1, 0.5, 0.5, 0.375, 0.375][now.k - 1];
+  var bound = (state) => (state.scale / 3) * [1, 0.5, 0.5, 0.375, 0.375][state.k - 1];
 
   flLive.show(section, {
     title: "Noisy particles learn a parity",
@@ -70,34 +70,34 @@
       "Too hot": { heat: 0.1 },
       "Three inputs matter": { k: 3, n: 400 }
     },
-    fit: (now) => (now.k = Math.min(now.k, now.d - 2)),
+    fit: (state) => (state.k = Math.min(state.k, state.d - 2)),
     make: make,
     change: () => {},
-    step: (sim, now) => {
-      Object.assign(sim.cloud, settings(sim, now));
+    step: (sim, state) => {
+      Object.assign(sim.cloud, settings(sim, state));
       if (!flLive.langevin(sim.cloud, sim.rng.fill(sim.noise))) return false;
-      var shrink = 1 - 2 * now.eta * sim.cloud.heat * decay;
-      sim.free = shrink * shrink * sim.free + 2 * sim.cloud.heat * now.eta;
+      var shrink = 1 - 2 * state.eta * sim.cloud.heat * decay;
+      sim.free = shrink * shrink * sim.free + 2 * sim.cloud.heat * state.eta;
       if (sim.t % 10 === 9) {
         judge(sim);
         sim.seen.add((sim.t + 1) / 10, sim.cloud.loss, sim.right);
       }
       return true;
     },
-    status: (sim, now) => {
+    status: (sim, state) => {
       judge(sim);
-      return "Step " + sim.t + ", temperature " + flLive.text(heat(sim, now)) + ": " + Math.round(100 * sim.right) + " % of fresh answers right.";
+      return "Step " + sim.t + ", temperature " + flLive.text(heat(sim, state)) + ": " + Math.round(100 * sim.right) + " % of fresh answers right.";
     },
-    numbers: (sim, now) => [
-      ["training loss", sim.t ? sim.cloud.loss : NaN, "above " + flLive.text(Math.log1p(Math.exp(-bound(now))))],
-      ["mean margin, fresh inputs", sim.margin, "below " + flLive.text(bound(now))],
-      ["variance, relevant weights", variance(sim.cloud, 0, now.k), NaN],
-      ["variance, others", variance(sim.cloud, now.k, now.d), "without loss " + flLive.text(sim.free)]
+    numbers: (sim, state) => [
+      ["training loss", sim.t ? sim.cloud.loss : NaN, "above " + flLive.text(Math.log1p(Math.exp(-bound(state))))],
+      ["mean margin, fresh inputs", sim.margin, "below " + flLive.text(bound(state))],
+      ["variance, relevant weights", variance(sim.cloud, 0, state.k), NaN],
+      ["variance, others", variance(sim.cloud, state.k, state.d), "without loss " + flLive.text(sim.free)]
     ],
     panels: [picture("relevant", 0), picture("irrelevant", 1), {
       label: "Training loss and share of right answers against the step",
-      draw: (pen, sim, now) => {
-        var ten = (i) => sim.seen.column(i).map((p) => [10 * p[0], p[1]]), last = Math.max(100, sim.t), floor = Math.log1p(Math.exp(-bound(now)));
+      draw: (pen, sim, state) => {
+        var ten = (i) => sim.seen.column(i).map((p) => [10 * p[0], p[1]]), last = Math.max(100, sim.t), floor = Math.log1p(Math.exp(-bound(state)));
         pen.axes({ x: [0, last], y: [0, 1.05], title: "loss and accuracy", xlabel: "step" });
         pen.line([[0, floor], [last, floor]], "ink", 1);
         pen.line(ten(1), "two");

@@ -2,7 +2,7 @@
 "use strict";
 
 // a: (m), w: (dim, m) row by row, inputs: (n, dim) with the bias last; kappa = m^-gamma, ratio = m^-gamma'.
-flLive.flow = function (a, w, inputs, y, kappa, ratio) {
+flLive.flow = (a, w, inputs, y, kappa, ratio) => {
   var m = a.length, n = y.length, dim = inputs.length / n;
   return {
     a: a, w: w, inputs: inputs, y: y, m: m, n: n, dim: dim, kappa: kappa, ratio: ratio, fraction: 0.5, step: 0, time: 0,
@@ -12,7 +12,7 @@ flLive.flow = function (a, w, inputs, y, kappa, ratio) {
 };
 
 // Neurons k and k + m/2 share their input weights and have opposite output weights, so f = 0.
-flLive.pairs = function (m, dim, rng) {
+flLive.pairs = (m, dim, rng) => {
   var a = new Float64Array(m), w = new Float64Array(dim * m), half = m / 2;
   for (var row = 0; row <= dim; row++)
     for (var k = 0; k < half; k++) {
@@ -23,13 +23,13 @@ flLive.pairs = function (m, dim, rng) {
   return { a: a, w: w };
 };
 
-flLive.before = function (flow, k, j) {
+flLive.before = (flow, k, j) => {
   for (var s = 0, c = 0; c < flow.dim; c++) s += flow.w[c * flow.m + k] * flow.inputs[j * flow.dim + c];
   return s;
 };
 
 // Errors, pulls, and the two velocities.
-flLive.velocity = function (flow) {
+flLive.velocity = (flow) => {
   var m = flow.m, n = flow.n, dim = flow.dim, x = flow.inputs, e = flow.errors, v = flow.pulls, square = 0, total = 0;
   e.fill(0);
   v.fill(0);
@@ -58,7 +58,7 @@ flLive.velocity = function (flow) {
 };
 
 // The tangent kernel, (n, n).
-flLive.tangent = function (flow) {
+flLive.tangent = (flow) => {
   var n = flow.n, dim = flow.dim, x = flow.inputs, kernel = new Float64Array(n * n), h = new Float64Array(n);
   for (var k = 0; k < flow.m; k++) {
     for (var j = 0; j < n; j++) h[j] = Math.max(0, flLive.before(flow, k, j));
@@ -73,7 +73,7 @@ flLive.tangent = function (flow) {
 };
 
 // The largest eigenvalue of a symmetric matrix without negative ones: squared over and over, it becomes a projector.
-flLive.largest = function (kernel, n) {
+flLive.largest = (kernel, n) => {
   var power = kernel;
   for (var round = 0; round < 50; round++) {
     var trace = 0, square = new Float64Array(n * n);
@@ -92,7 +92,7 @@ flLive.largest = function (kernel, n) {
 };
 
 // One step, as long as the flow allows; `eta` only for tests. False if it overflows; the weights then stay as they are.
-flLive.forward = function (flow, eta) {
+flLive.forward = (flow, eta) => {
   var m = flow.m, size = 0, fastest = 0, k, c;
   flLive.velocity(flow);
   for (k = 0; k < m; k++) {
@@ -125,7 +125,7 @@ flLive.forward = function (flow, eta) {
 };
 
 // How far the input weights, or a kernel, have gone, in units of their length at the start.
-flLive.moved = function (now, start) {
+flLive.moved = (now, start) => {
   var far = 0, long = 0;
   for (var i = 0; i < now.length; i++) {
     far += (now[i] - start[i]) * (now[i] - start[i]);

@@ -3,16 +3,16 @@
 
 // Points sorted by x; neurons are rows (w, b, a). On sorted points a neuron is on from some point on, or up to some
 // point, so sums over what it sees are differences of running sums, and an epoch takes m + n operations, not m n.
-flLive.descent = function (p, x, y, eta) {
+flLive.descent = (p, x, y, eta) => {
   var n = x.length, m = p.length / 3;
   return {
     p: p, x: x, y: y, eta: eta, edge: new Int32Array(m), jump: new Float64Array(2 * n + 2), epoch: 0,
-    sum: new Float64Array(2 * n + 2), residual: new Float64Array(n), loss: NaN, good: true
+    sum: new Float64Array(2 * n + 2), residual: new Float64Array(n), loss: NaN
   };
 };
 
 // The residuals and their running sums; the loss goes into `loss`.
-flLive.residuals = function (run) {
+flLive.residuals = (run) => {
   var p = run.p, x = run.x, n = x.length, m = p.length / 3, jump = run.jump, sum = run.sum, loss = 0;
   jump.fill(0);
   for (var k = 0; k < m; k++) {
@@ -48,13 +48,13 @@ flLive.residuals = function (run) {
 };
 
 // What a neuron sees of the residuals: the sums of r x and of r, by running sums.
-flLive.seen = function (run, k, i) {
+flLive.seen = (run, k, i) => {
   var n = run.x.length, e = run.edge[k];
   return run.p[3 * k] > 0 ? run.sum[2 * n + i] - run.sum[2 * e + i] : run.sum[2 * e + i];
 };
 
 // One epoch. False if it diverges; the neurons then stay as they are.
-flLive.epoch = function (run) {
+flLive.epoch = (run) => {
   if (!(flLive.residuals(run) < 1e6)) return false;
   var p = run.p, rate = (2 * run.eta) / run.x.length;
   for (var k = 0; k < p.length; k += 3) {
@@ -68,7 +68,7 @@ flLive.epoch = function (run) {
 };
 
 // Which neurons answer: their strength, the root mean square of what each adds to the answers.
-flLive.strength = function (run) {
+flLive.strength = (run) => {
   var p = run.p, strengths = new Float64Array(p.length / 3);
   for (var k = 0; k < strengths.length; k++) {
     var sum = 0;
@@ -83,11 +83,11 @@ flLive.strength = function (run) {
 
 // Directions of the active neurons, in groups no wider than `same`, as chapter 12 makes them (complete linkage): on a
 // circle only neighbours can be the next to join.
-flLive.directions = function (run, same) {
-  var s = flLive.strength(run), top = Math.max.apply(null, s), groups = [];
+flLive.directions = (run, same) => {
+  var s = flLive.strength(run), top = Math.max(...s), groups = [];
   for (var k = 0; k < s.length; k++)
     if (s[k] > 0.01 * top) groups.push([Math.atan2(run.p[3 * k + 1], run.p[3 * k]), 0]);
-  groups.sort(function (a, b) { return a[0] - b[0]; });
+  groups.sort((a, b) => a[0] - b[0]);
   for (;;) {
     var best = same, at = -1;
     for (var i = 0; groups.length > 1 && i < groups.length; i++) {
@@ -101,11 +101,11 @@ flLive.directions = function (run, same) {
     groups[at][1] = best;
     groups.splice((at + 1) % groups.length, 1);
   }
-  return groups.map(function (g) { return g[0] + g[1] / 2; });
+  return groups.map((g) => g[0] + g[1] / 2);
 };
 
 // The pull on a unit neuron at angle theta, c = mean of r max(0, x cos + sin).
-flLive.pull = function (run, theta) {
+flLive.pull = (run, theta) => {
   var w = Math.cos(theta), b = Math.sin(theta), c = 0;
   for (var j = 0; j < run.x.length; j++) c += run.residual[j] * Math.max(0, w * run.x[j] + b);
   return c / run.x.length;

@@ -2,7 +2,7 @@
 "use strict";
 var flLive = {};
 
-flLive.random = function (seed) {
+flLive.random = (seed) => {
   var a = 0x9e3779b9, b = 0x243f6a88, c = seed >>> 0, count = 1, spare = null;
   function word() {
     var t = (((a + b) | 0) + count) | 0;

@@ -3,27 +3,27 @@
 
 flLive.show = (section, spec) => {
   var id = section.id, P = spec.params, keys = Object.keys(P), still = matchMedia("(prefers-reduced-motion: reduce)");
-  var now, sim, good, notice = "", running = false, guessed, total = 0, spoken = -9999, drawn = 0, told = 0, timer;
+  var state, sim, good, notice = "", running = false, guessed, total = 0, spoken = -9999, drawn = 0, told = 0, timer;
 
   var put = Object.assign, clock = () => performance.now();
 
   // ---- the markup; nothing in it comes from the address
   var list = (all, f) => all.map(f).join("");
   section.innerHTML =
-    '<p class="fl-live-title">' + spec.title + "</p><fieldset><legend>" + spec.question + "</legend>" +
+    '<p><strong>' + spec.title + "</strong></p><fieldset><legend>" + spec.question + "</legend>" +
     list(spec.choices, (c) => '<label><input type="radio" name="' + id + '"> ' + c + "</label> ") +
-    "</fieldset><p hidden>" + spec.answer + '</p><div class="fl-live-bar">' +
-    list(["Run", "Step", "Start again", "Back to the last good setting"], (b) => "<button>" + b + "</button>") +
+    "</fieldset><p hidden>" + spec.answer + '</p><div class="bar">' +
+    list(["Run", "Step", "Start again", "Last good setting"], (b) => "<button>" + b + "</button>") +
     "<label>Preset <select><option></option>" + list(Object.keys(spec.presets), (k) => "<option>" + k + "</option>") +
-    '</select></label><a>Link to this setting</a></div><p role="status"></p><div class="fl-live-panels">' +
+    '</select></label><a>Link to this setting</a></div><p role="status"></p><div class="panels">' +
     list(spec.panels, (p) => '<canvas role="' + (p.key ? 'application" tabindex="0' : "img") + '" aria-label="' + p.label + '"></canvas>') +
-    '</div><div class="fl-live-set">' +
+    '</div><div class="set">' +
     list(keys, (k) => {
       var p = P[k], scale = (v) => (p.log ? Math.log10(v) : v);
       if (p.read) return "";
       return "<label><span>" + p.label + '</span><input type="range" data-key="' + k + '" min="' + scale(p.min) + '" max="' +
         scale(p.max) + '" step="' + (p.step || (p.log ? 0.05 : 1)) + '"><b></b></label>';
-    }) + '</div><table><thead><tr><th scope="col">quantity<th scope="col">now<th scope="col">theory<tbody></table>';
+    }) + '</div><table><thead><tr><th>quantity<th>now<th>theory<tbody></table>';
   var all = (what) => [...section.querySelectorAll(what)], one = (what) => all(what)[0];
   var on = (node, kind, f) => node.addEventListener(kind, f);
   var [go, once, again, back] = all("button"), link = one("a"), pick = one("select"), rows = one("tbody");
@@ -52,14 +52,14 @@ flLive.show = (section, spec) => {
     return initial(found);
   };
   var address = () => {
-    var query = keys.filter((k) => now[k] !== P[k].value).map((k) => k + "=" + now[k]);
+    var query = keys.filter((k) => state[k] !== P[k].value).map((k) => k + "=" + state[k]);
     return "#" + id + (query[0] ? "?" + query.join("&") : "");
   };
 
   // ---- settings
   var apply = (gently) => {
-    tidy(now);
-    if (gently) spec.change(sim, now);
+    tidy(state);
+    if (gently) spec.change(sim, state);
     else restart();
     place();
     try {
@@ -68,8 +68,8 @@ flLive.show = (section, spec) => {
   };
   var place = () => {
     for (var input of all("[data-key]")) {
-      var k = input.dataset.key, text = flLive.text(now[k]);
-      input.value = P[k].log ? Math.log10(now[k]) : now[k];
+      var k = input.dataset.key, text = flLive.text(state[k]);
+      input.value = P[k].log ? Math.log10(state[k]) : state[k];
       input.nextSibling.textContent = text;
       input.setAttribute("aria-valuetext", text);
     }
@@ -77,31 +77,31 @@ flLive.show = (section, spec) => {
     draw();
   };
   var restart = () => {
-    sim = spec.make(now);
+    sim = spec.make(state);
     sim.t = 0;
     back.hidden = true;
   };
   var load = (values) => {
-    now = values;
+    state = values;
     apply();
   };
 
   // ---- running, in slices that leave the page free
   var step = () => {
-    if (!spec.step(sim, now)) {
+    if (!spec.step(sim, state)) {
       run(false);
       back.hidden = false;
-      say("Diverged at step " + sim.t + ": the numbers grow without bound. " + spec.lower, 1);
+      say("Diverged at step " + sim.t + ": numbers without bound. " + spec.lower, 1);
       return;
     }
     sim.t++;
     if (++total >= spec.seen && guessed) answer.hidden = false;
-    if (sim.t % 20 === 0) good = put({}, now);
+    if (sim.t % 20 === 0) good = put({}, state);
     return !(spec.done && spec.done(sim));
   };
   var frame = () => {
     var begin = clock(), steps = 0, more = true;
-    while (running && more && steps++ < now.pace && clock() - begin < 12) more = step();
+    while (running && more && steps++ < state.pace && clock() - begin < 12) more = step();
     if (!more) run(false);
     if (!running) return draw();
     if (begin - drawn > (still.matches ? 1000 : 0)) {
@@ -109,7 +109,7 @@ flLive.show = (section, spec) => {
       draw(begin - told < 250);
       if (begin - told > 250) told = begin;
     }
-    if (begin - spoken > 3000) say(spec.status(sim, now));
+    if (begin - spoken > 3000) say(spec.status(sim, state));
     requestAnimationFrame(frame);
   };
   var run = (yes) => {
@@ -117,7 +117,7 @@ flLive.show = (section, spec) => {
     running = yes;
     go.textContent = yes ? "Pause" : "Run";
     if (yes) requestAnimationFrame(frame);
-    else say(spec.status(sim, now));
+    else say(spec.status(sim, state));
   };
   // At most one sentence a second; the last one wins.
   var say = (text, quick) => {
@@ -130,23 +130,23 @@ flLive.show = (section, spec) => {
   };
 
   var draw = (quick) => {
-    spec.panels.forEach((p, i) => (pens[i] = flLive.plot(views[i], p.draw, sim, now)));
+    spec.panels.forEach((p, i) => (pens[i] = flLive.plot(views[i], p.draw, sim, state)));
     if (quick === true) return;
-    rows.innerHTML = list(spec.numbers(sim, now), (r) =>
-      '<tr><th scope="row">' + r[0] + "<td>" + flLive.text(r[1]) + "<td>" + flLive.text(r[2]));
+    rows.innerHTML = list(spec.numbers(sim, state), (r) =>
+      '<tr><th>' + r[0] + "<td>" + flLive.text(r[1]) + "<td>" + flLive.text(r[2]));
   };
 
   on(section, "input", (event) => {
     var key = event.target.dataset.key, v = +event.target.value, p = P[key];
     if (!p) return;
     if (p.log) v = +Math.pow(10, v).toPrecision(2);
-    now[key] = Math.min(p.max, Math.max(p.min, p.whole ? Math.round(v) : v));
+    state[key] = Math.min(p.max, Math.max(p.min, p.whole ? Math.round(v) : v));
     pick.value = "";
     apply(p.live);
   });
   on(one("fieldset"), "change", () => {
     guessed = true;
-    say("Noted. Now run it and look.");
+    say("Noted. Now run it.");
   });
   on(go, "click", () => {
     if (!running && spec.done && spec.done(sim)) restart();
@@ -175,10 +175,10 @@ flLive.show = (section, spec) => {
     say("The setting of the address.");
   });
   spec.panels.forEach((p, i) => p.find && flLive.hands(views[i], p, {
-    now: () => now,
+    state: () => state,
     pen: () => pens[i],
     set: (change, text) => {
-      put(now, change);
+      put(state, change);
       apply(p.live);
       if (text) say(text);
     }
@@ -187,9 +187,9 @@ flLive.show = (section, spec) => {
   // ---- begin, without moving
   good = initial();
   section.hidden = false;
-  now = asked();
-  if (now) section.scrollIntoView();
-  else now = initial();
+  state = asked();
+  if (state) section.scrollIntoView();
+  else state = initial();
   restart();
   place();
   say("Nothing moves yet.");
@@ -201,9 +201,9 @@ flLive.show = (section, spec) => {
 flLive.text = (v) => (typeof v === "string" ? v : isFinite(v) ? String(+v.toPrecision(3)) : "–");
 
 // A plot, sharp at any pixel ratio. What is not a finite number is not drawn.
-flLive.plot = (view, paint, sim, now) => {
+flLive.plot = (view, paint, sim, state) => {
   var style = getComputedStyle(view), ratio = devicePixelRatio, W = view.clientWidth, H = view.clientHeight;
-  var g = view.getContext("2d"), L = 42, B = H - 36, T = 24, R = W - 8, a, wide = Math.round(W * ratio);
+  var g = view.getContext("2d"), L = 48, B = H - 36, T = 24, R = W - 14, a, wide = Math.round(W * ratio);
   if (view.width !== wide) view.width = wide;
   if (view.height !== Math.round(H * ratio)) view.height = Math.round(H * ratio);
   g.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -213,7 +213,7 @@ flLive.plot = (view, paint, sim, now) => {
   var share = (v, [low, high], log) => (log ? Math.log(v / low) / Math.log(high / low) : (v - low) / (high - low));
   var X = (v) => L + (R - L) * share(v, a.x, a.logx), Y = (v) => B + (T - B) * share(v, a.y, a.logy);
   var pen = {
-    g: g, X: X, Y: Y, ink: ink,
+    X: X, Y: Y, ink: ink,
     back: ([x, y]) => [a.x[0] + ((x - L) / (R - L)) * (a.x[1] - a.x[0]), a.y[0] + ((y - B) / (T - B)) * (a.y[1] - a.y[0])],
     axes: (all) => {
       a = all;
@@ -264,7 +264,7 @@ flLive.plot = (view, paint, sim, now) => {
     }
   };
   g.save();
-  if (W > 60) paint(pen, sim, now);
+  if (W > 60) paint(pen, sim, state);
   g.restore();
   return pen;
 };
