@@ -35,7 +35,7 @@
     label: title + " weights, one dot a particle",
     draw: (pen, sim, state) => {
       var cloud = sim.cloud, x = cloud.particles, width = cloud.width, far = 4, a = i ? state.k : 0, b = i ? state.d - 1 : 1;
-      while (far < 2 * Math.sqrt(variance(cloud, 0, 2))) far *= 2;
+      while (far < 1.6 * Math.sqrt(variance(cloud, 0, state.k)) || far < 2.5 * Math.sqrt(variance(cloud, state.k, state.d))) far *= 2;
       pen.axes({ x: [-far, far], y: [-far, far], title: title + ": w" + (b + 1) + " against w" + (a + 1), xlabel: "weight w" + (a + 1) });
       pen.dots(cloud.N, (p) => x[p * width + a], (p) => x[p * width + b], i ? "grey" : "two", 2);
     }
@@ -56,8 +56,8 @@
       eta: { label: "step η", min: 0.01, max: 100, value: 0.2, log: 1, live: 1 },
       halve: { label: "halve λ every", min: 0, max: 1000, step: 50, value: 0, whole: 1, live: 1 },
       scale: { label: "output scale R", min: 1, max: 50, value: R, whole: 1 },
-      N: { label: "particles N", min: 10, max: 1000, step: 10, value: 500, whole: 1 },
-      n: { label: "examples n", min: 10, max: 400, step: 10, value: 200, whole: 1 },
+      N: { label: "particles N", min: 10, max: 800, step: 10, value: 500, whole: 1 },
+      n: { label: "examples n", min: 10, max: 300, step: 10, value: 200, whole: 1 },
       d: { label: "inputs d", min: 3, max: 20, value: 10, whole: 1 },
       k: { label: "that matter, k", min: 1, max: 5, value: 2, whole: 1 },
       seed: { label: "seed", min: 0, max: 99, value: 0, whole: 1 },
@@ -65,10 +65,10 @@
     },
     presets: {
       "Before and after": {},
-      "The paper's run": { d: 20, n: 400, N: 1000 },
+      "Twenty inputs": { d: 20, n: 300, N: 800 },
       "Annealing": { heat: 0.1, halve: 300 },
       "Too hot": { heat: 0.1 },
-      "Three inputs matter": { k: 3, n: 400 }
+      "Three inputs matter": { k: 3, n: 300 }
     },
     fit: (state) => (state.k = Math.min(state.k, state.d - 2)),
     make: make,

@@ -48,7 +48,8 @@
       return { flow: flow, tangent: flLive.tangent(flow), seen: flLive.series() };
     },
     change: () => {},
-    done: (sim) => sim.flow.relative <= 0.01,
+    // As the package does, give up after 20,000 steps: a few neurons may not fit all points.
+    done: (sim) => sim.flow.relative <= 0.01 || sim.t >= 20000,
     step: (sim) => {
       var flow = sim.flow, good = flLive.forward(flow);
       if (good) {
@@ -59,7 +60,7 @@
       return good;
     },
     status: (sim, state) => "Step " + sim.t + ", " + kind(state) + ": the weights moved by " + flLive.text(sim.far) + " times their length" +
-      (sim.flow.relative <= 0.01 ? "; the points are fitted." : "."),
+      (sim.flow.relative <= 0.01 ? "; the points are fitted." : sim.t < 20000 ? "." : "; given up."),
     numbers: (sim, state) => [
       ["loss, share of its start", sim.flow.relative, "ends at 0.01"],
       ["weights moved, RD", sim.far, (state.prime || state.gamma >= 1 ? "of order " : "") + flLive.text(told(state))],
@@ -72,7 +73,7 @@
         pen.axes({ x: [0, 2.5], y: [-1, 1.5], title: "drag the start", xlabel: "γ (upwards: γ')" });
         pen.line([[1, -1], [1, 0], [2.5, 1.5]], "ink", 1);
         pen.say(0.1, 1.2, "lazy", "grey");
-        pen.say(1.5, -0.6, "condensed", "grey");
+        pen.say(1.5, -0.6, "rich", "grey");
         pen.dots(1, () => state.gamma, () => state.prime, "two", 7);
       },
       find: (state, pen, at) => (Math.hypot(pen.X(state.gamma) - at[0], pen.Y(state.prime) - at[1]) < 20 ? 0 : -1),
