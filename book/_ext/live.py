@@ -2,7 +2,7 @@
 
 A code cell of a chapter asks by a tag, `live-langevin`; any other page by a container of class `fl-live-here`, which
 gets the Langevin particles. Notebooks stay plain: without scripts, on paper and in Colab there is the stored picture.
-Scripts and style are files beside the pages, shortened, and work from a folder of files too.
+Each experiment is one shortened script beside the pages, which works from a folder of files too.
 """
 
 import html
@@ -10,14 +10,14 @@ import re
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1] / "_live"
-# What an experiment is called, and its scripts in the order in which they must load.
+# What an experiment is called, and the parts of its script in their order.
 EXPERIMENTS = {
     "langevin": ("Experiment: noisy particles learn a parity", "random ui langevin langevin_page"),
     "orientations": ("Experiment: directions of a hundred neurons", "random ui hands orientations orientations_page"),
     "lazy": ("Experiment: lazy or rich", "random ui hands lazy lazy_page"),
 }
-# In the written scripts every name that ours give is short, the same one in all. These stay: settings, which stand in
-# the address; what browsers and the language call so, too.
+# In a written script every name that ours give is short. These stay: settings, which stand in the address, and names
+# that we share with browsers and with the language. Two names that are used often get a short one.
 OFTEN = "Math", "Float64Array"
 SETTINGS = "heat eta halve scale N n d k seed pace gamma prime m points"
 BROWSER = """value hidden width height href hash key data type id style target capture passive x y now log find fill

@@ -48,7 +48,7 @@
     title: "Noisy particles learn a parity",
     question: "At which temperature do the arms of the cloud dissolve, and the answers with them?",
     choices: ["0.001", "0.01", "0.1"],
-    answer: "At about 0.1, for two of ten inputs. At 0.05 the arms are short and the answers still right; at 0.1 the noise is louder than the loss. Cool again: the arms come back.",
+    answer: "At about 0.1, for two of ten inputs: the arms are gone, and some answers are wrong. At 0.05 the arms are broad and the answers still right. Cool again, and the arms come back.",
     seen: 300,
     lower: "Lower the step.",
     params: {

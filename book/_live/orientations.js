@@ -6,7 +6,7 @@
 flLive.descent = (p, x, y, eta) => {
   var n = x.length, m = p.length / 3;
   return {
-    p: p, x: x, y: y, eta: eta, edge: new Int32Array(m), jump: new Float64Array(2 * n + 2), epoch: 0,
+    p: p, x: x, y: y, eta: eta, edge: new Int32Array(m), jump: new Float64Array(2 * n + 2),
     sum: new Float64Array(2 * n + 2), residual: new Float64Array(n), loss: NaN
   };
 };
@@ -63,7 +63,6 @@ flLive.epoch = (run) => {
     p[k + 1] += rate * a * t;
     p[k + 2] += rate * (w * s + b * t);
   }
-  run.epoch++;
   return true;
 };
 

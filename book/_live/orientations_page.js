@@ -41,7 +41,7 @@
     title: "A hundred neurons, few directions",
     question: "From a small start, how many directions will a hundred neurons need?",
     choices: ["2", "5 or 6", "about 50"],
-    answer: "For the chapter's points one comes first, three, mostly five or six in the end. From a large start there are dozens.",
+    answer: "On the chapter's points one, then three, in the end five or six. From a large start more than ten.",
     seen: 10000,
     lower: "Lower the step.",
     params: {
