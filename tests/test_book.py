@@ -273,12 +273,14 @@ def test_a_new_theme_that_cannot_be_mended_would_stop_the_build(monkeypatch):
     complaints = []
     monkeypatch.setattr(offline_site.logger, "warning", lambda text, *names: complaints.append(text % names))
     theme = '<script defer src="x/scripts/fontawesome.js?digest=1"></script><div id="pst-primary-sidebar" class="a">'
-    assert (
-        offline_site.mend(theme, "a.html") == '<div id="pst-primary-sidebar" role="region" aria-label="Book" class="a">'
+    theme += '<summary><span class="toctree-toggle">'
+    assert offline_site.mend(theme, "a.html") == (
+        '<div id="pst-primary-sidebar" role="region" aria-label="Book" class="a">'
+        '<summary aria-label="Pages of this part"><span class="toctree-toggle">'
     )
     assert complaints == []
     offline_site.mend("<div>", "a.html")
-    assert len(complaints) == 2
+    assert len(complaints) == 3
 
 
 # ------------------------------------------------------------------ in a browser

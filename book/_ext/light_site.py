@@ -311,7 +311,8 @@ LOST = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Not here: {project}</title><meta name="robots" content="noindex"><link rel="icon" href="data:,">
 <style>
-:root {{ color-scheme: light dark; }} a {{ color: light-dark(#0b5fa5, #7db8f0); }}
+body {{ background: #fff; color: #1d1d1f; }} a {{ color: #0b5fa5; }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #14181e; color: #e8eaed; }} a {{ color: #7db8f0; }} }}
 body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 34rem; margin: 4rem auto; padding: 0 1rem; }}
 </style></head>
 <body><main><h1>This page is not here</h1><p>It may have moved with a new edition.</p>

@@ -17,6 +17,12 @@ logger = logging.getLogger(__name__)
 MENDS = [
     ("icon script", r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>', "", None),
     ("sidebar as a landmark", r'(<div id="pst-primary-sidebar" )', r'\1role="region" aria-label="Book" ', None),
+    (
+        "button of a part",
+        r'<summary>(?=<span class="toctree-toggle")',
+        '<summary aria-label="Pages of this part">',
+        None,
+    ),
     ("deprecated role", r' role="doc-biblioentry"', "", "references.html"),
     ("list with other children", r' role="list"(?= class="citation-list")', "", "references.html"),
     # A signature that is set on several lines is a list of definitions without a term.
