@@ -37,6 +37,7 @@ TOGETHER = re.compile(
     r'(<span class="fl-math notranslate">(?:(?!</math>).)*</math></span></span>[.,;:!?)”’]+)', re.DOTALL
 )
 JUST_VISIBLE = 1.5  # of 255, root mean square
+HEAVY = 150_000  # bytes
 INDEX = re.compile(r"[\w-]+")
 
 
@@ -173,11 +174,14 @@ def one_sheet(out, pages, icons):
 # ------------------------------------------------------------------ pictures
 
 
-def simple(image):
-    """The picture with 256 colours if nobody can tell, which makes a plot a third lighter."""
+def light(image, target):
+    """Write the picture as lightly as nobody can see: with 256 colours or, if they are too few, with losses."""
     few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).convert("RGB")
     change = ImageStat.Stat(ImageChops.difference(image, few))
-    return few if max(change.rms) < JUST_VISIBLE else image
+    exact = max(change.rms) < JUST_VISIBLE
+    (few if exact else image).save(target, lossless=True, method=4)
+    if not exact and target.stat().st_size > HEAVY:
+        image.save(target, quality=90, method=4)
 
 
 class Pictures:
@@ -192,7 +196,7 @@ class Pictures:
             path = self.out / "_images" / name
             with Image.open(path) as image:
                 size, target = image.size, path.with_suffix(".webp")
-                simple(image.convert("RGB")).save(target, lossless=True, method=4)
+                light(image.convert("RGB"), target)
             if target.stat().st_size >= path.stat().st_size:
                 target.unlink()
                 target = path

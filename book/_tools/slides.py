@@ -27,6 +27,7 @@ import chapters  # noqa: E402
 
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>(.*?)</details>", re.DOTALL)
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)([^)#]*)[^)]*\)")
+WIDEST = 80  # ex; a formula that is wider is set smaller
 KINDS = {"slide", "fragment", "notes"}
 EXTENSIONS = ["myst_nb", "offline_math"]
 MYST = ["amsmath", "colon_fence", "dollarmath"]
@@ -161,6 +162,10 @@ def arrange(page):
                 aside.append(note.extract())
                 note.unwrap()
             section.append(aside)
+    for formula in soup.select("div.fl-math"):
+        width = float(formula.svg["width"].removesuffix("ex"))
+        if width > WIDEST:
+            formula["style"] = f"font-size: {WIDEST / width:.0%}"
     for link in soup.select("a.headerlink"):
         link.decompose()
     return str(soup)

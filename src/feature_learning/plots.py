@@ -34,7 +34,7 @@ def style():
         set_matplotlib_formats("retina")
 
 
-def similarity_map(ax, similarity, title=None):
+def similarity_map(ax, similarity, title=""):
     """Draw a matrix of cosines from -1 (red) over 0 (white) to 1 (blue).
 
     Parameters
@@ -53,8 +53,7 @@ def similarity_map(ax, similarity, title=None):
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    if title is not None:
-        ax.set_title(title, fontsize=11)
+    ax.set_title(title, fontsize=11)
     return image
 
 
