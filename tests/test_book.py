@@ -280,7 +280,7 @@ def test_a_new_theme_that_cannot_be_mended_would_stop_the_build(monkeypatch):
     )
     assert complaints == []
     offline_site.mend("<div>", "a.html")
-    assert len(complaints) == 3
+    assert len(complaints) == 2
 
 
 # ------------------------------------------------------------------ in a browser

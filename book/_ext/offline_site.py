@@ -21,7 +21,7 @@ MENDS = [
         "button of a part",
         r'<summary>(?=<span class="toctree-toggle")',
         '<summary aria-label="Pages of this part">',
-        None,
+        "11_condensation.html",
     ),
     ("deprecated role", r' role="doc-biblioentry"', "", "references.html"),
     ("list with other children", r' role="list"(?= class="citation-list")', "", "references.html"),
