@@ -274,7 +274,7 @@ def head(app, name, page):
 
 def mended(app, name, page, pictures):
     """One page, mended."""
-    root = "../" * name.count("/")
+    root = "" if app.builder.name == "singlehtml" else "../" * name.count("/")
     page = VIEWPORT.sub("", UNUSED.sub("", page))
     page = page.replace(
         '<meta charset="utf-8" />',

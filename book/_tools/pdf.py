@@ -33,6 +33,7 @@ def single_page(folder):
 def for_paper(page):
     """The page without scripts, with everything open that opens on demand, but for code that teaches nothing."""
     page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
+    page = page.replace(' loading="lazy"', "")
     page = re.sub(r"<details(?![^>]*\bopen\b)", "<details open", page)
     return page.replace("<body", '<body class="fl-book"', 1)
 
