@@ -34,7 +34,7 @@ PARALLEL := -n $(WORKERS) --dist loadscope -p no:benchmark --ignore=tests/benchm
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 LINT   := $(BIN)/ruff format --check . && $(BIN)/ruff check .
 # The tests of the package by themselves, and the examples in its docstrings.
-UNIT   := --doctest-modules --ignore=tests/test_book.py --ignore=tests/test_notebooks.py src tests
+UNIT   := --doctest-modules $(patsubst %,--ignore=tests/test_%.py,book notebooks pages slides course live) src tests
 # The environment with the lowest versions that pyproject.toml allows, which it says in one form only: name>=version.
 OLDEST ?= _build/oldest
 LOWEST := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
