@@ -4,7 +4,9 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections import defaultdict
 
+import numpy as np
 import pytest
 import sample_complexity
 
@@ -32,10 +34,41 @@ def test_every_trial_of_the_plan_is_stored_once_and_is_possible(rows):
 
 
 def test_the_full_form_holds_the_paper_s_trials_and_both_kernels_on_one_grid():
-    trials = set().union(*(sample_complexity.wanted(*piece) for piece in sample_complexity.full_plan()))
+    plans = [piece for seed in range(5) for piece in sample_complexity.full_plan(seed, undecided(seed))]
+    trials = set().union(*(sample_complexity.wanted(*piece) for piece in plans))
     cells = {(d, n, seed) for d in range(10, 101, 10) for n in range(100, 1_001, 100) for seed in range(5)}
     sizes = {"langevin": (2_000, 10_000), "ntk": (0, 0), "features": (0, 0)}
     assert trials == {(method, 2, *cell, *size) for method, size in sizes.items() for cell in cells}
+
+
+def undecided(seed, share=0.95):
+    """Trials with earlier seeds, and one with this seed that must not count."""
+    cells = [(d, n) for d in range(10, 101, 10) for n in range(100, 1_001, 100)]
+    return [
+        ("langevin", 2, d, n, s, round(share * 2_000) if s < seed else 0, 2_000, 10_000)
+        for d, n in cells
+        for s in range(seed + 1)
+    ]
+
+
+def test_the_full_form_leaves_cells_that_two_trials_have_settled():
+    pieces = list(sample_complexity.full_plan(2, undecided(2, share=1)))
+    assert {work for work, _ in pieces} == {sample_complexity.kernels} and len(pieces) == 100
+    assert len(list(sample_complexity.full_plan(1, undecided(1, share=1)))) == 200
+    settled = sample_complexity.settled
+    assert settled([1, 1]) and settled([0.5, 0.5]) and not settled([0.95, 0.95]) and not settled([0.85, 0.85])
+    assert not settled([0.99, 0.99]) and settled([0.85] * 10)  # two trials may agree by chance
+
+
+def test_no_stored_cell_spreads_wider_than_the_rule_assumes(rows):
+    cells = defaultdict(list)
+    for row in rows:
+        if row[0] == "langevin":
+            cells[sample_complexity.key(row)[1:4] + row[6:]].append(row[5] / sample_complexity.TESTS)
+    known = [(np.mean(shares), np.std(shares, ddof=1)) for shares in cells.values()]
+    known = [(mean, spread) for mean, spread in known if 0.55 < mean < 1]
+    assert len(known) > 40
+    assert all(spread < sample_complexity.WIDEST * np.sqrt((1 - mean) * (mean - 0.5)) for mean, spread in known)
 
 
 def test_the_quick_form_makes_the_stored_numbers_again(rows, tmp_path):
