@@ -724,6 +724,7 @@ def test_experiments_stand_after_their_cell_and_on_the_landing_page():
 def test_a_build_brings_them_to_the_pages_that_ask(tmp_path):
     """A notebook with a tag, a page with a container, a page with neither."""
     from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
 
     source, out = tmp_path / "source", tmp_path / "out"
     (source / "notebooks").mkdir(parents=True)
@@ -741,7 +742,8 @@ def test_a_build_brings_them_to_the_pages_that_ask(tmp_path):
         "nb_execution_mode": "off",
         "myst_enable_extensions": ["colon_fence"],
     }
-    Sphinx(source, None, out, tmp_path / "trees", "html", settings, status=None, warning=None).build()
+    with docutils_namespace():
+        Sphinx(source, None, out, tmp_path / "trees", "html", settings, status=None, warning=None).build()
     one, two, three = ((out / name).read_text("utf8") for name in ("index.html", "other.html", "notebooks/three.html"))
     assert 'src="_static/live-langevin.js"' in one and 'id="live-langevin"' in one and "live" not in two
     assert 'src="../_static/live-lazy.js"' in three and three.index("done") < three.index('id="live-lazy"')

@@ -94,7 +94,7 @@ def test_a_chapter_has_a_deck_of_an_hour(path):
 
 @pytest.fixture(scope="module")
 def decks(tmp_path_factory):
-    """All decks and one that is too full, built at once: Sphinx warns when a process builds twice."""
+    """All decks and one that is too full."""
     full = small()
     full.cells[2].source = "x = 1\n" * 40
     made = [(path.stem, slides.deck(nbformat.read(path, as_version=4))) for path in CHAPTERS]

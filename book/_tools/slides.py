@@ -95,9 +95,9 @@ def deck(chapter):
     for cell in chapter.cells:
         rules = cell.metadata.get("slideshow", {})
         kind = rules.get("slide_type")
+        headings = re.findall(r"^## (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
         if kind in {None, "", "-", "skip"}:
-            found = re.findall(r"^## (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
-            heading = found[-1] if found else heading
+            heading = [heading, *headings][-1]
             continue
         if kind not in KINDS or (kind != "slide" and not started):
             raise ValueError(f"slide_type must be one of {sorted(KINDS)}, a slide first; got {kind!r}")
@@ -117,8 +117,7 @@ def deck(chapter):
             cells.append(shown_code(cell, rules, kind))
         if say:
             cells.append(new_markdown_cell(boxed("notes", say)))
-        last = re.findall(r"^## (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
-        heading = last[-1] if last else heading
+        heading = [heading, *headings][-1]
     notebook = copy.deepcopy(chapter)
     notebook.cells = cells
     return notebook
@@ -174,22 +173,24 @@ def arrange(page):
 def build(source, out, decks):
     """Let Sphinx write the pages: the same code colours, formulas and figures as the book's."""
     from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
 
     names = "\n".join(name for name, _ in decks)
     (source / "index.md").write_text(f"# Slides\n\n```{{toctree}}\n{names}\n```\n", encoding="utf8")
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))
     titles = [(name, notebook.cells[0].source.lstrip("# ")) for name, notebook in decks]
-    app = Sphinx(
-        source, None, out, source / ".doctrees", "html", status=None, warningiserror=True, keep_going=True,
-        confoverrides={
-            "extensions": EXTENSIONS, "myst_enable_extensions": MYST, "html_theme": "deck",
-            "html_theme_path": [str(ROOT / "book" / "_slides")], "html_math_renderer": "svg",
-            "html_copy_source": False, "html_use_index": False, "html_context": {"decks": titles},
-            "nb_execution_mode": "off", "project": settings["title"], "author": settings["author"], "language": "en",
-            "suppress_warnings": ["myst.header", "mystnb.unknown_mime_type"],
-        },
-    )  # fmt: skip
-    app.build(force_all=True)
+    with docutils_namespace():  # what Sphinx registers in the process is forgotten: a second build does not warn
+        app = Sphinx(
+            source, None, out, source / ".doctrees", "html", status=None, warningiserror=True, keep_going=True,
+            confoverrides={
+                "extensions": EXTENSIONS, "myst_enable_extensions": MYST, "html_theme": "deck",
+                "html_theme_path": [str(ROOT / "book" / "_slides")], "html_math_renderer": "svg",
+                "html_copy_source": False, "html_use_index": False, "html_context": {"decks": titles},
+                "project": settings["title"], "author": settings["author"], "language": "en",
+                "nb_execution_mode": "off", "suppress_warnings": ["myst.header", "mystnb.unknown_mime_type"],
+            },
+        )  # fmt: skip
+        app.build(force_all=True)
     if app.statuscode:
         raise ValueError("the pages have faults, named above")
 
