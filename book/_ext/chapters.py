@@ -11,6 +11,7 @@ import re
 
 NAME = re.compile(r"notebooks/(solutions/)?(\d\d)_")
 LINE = re.compile(r"\*\*Fig\. S?\d\d\.\d+\.\*\* [^\n]*(?:\n\n|$)")
+LETTERING = re.compile(r"(?:font|label)size\s*=\s*(\d+(?:\.\d+)?)")
 MOVIE = '<figure class="fl-movie"'
 
 
@@ -26,6 +27,11 @@ def kind_of(cell):
     if any(MOVIE in "".join(data.get("text/html", "")) for data in shown):
         return "movie"
     return "figure" if any("image/png" in data for data in shown) else ""
+
+
+def smallest_letters(cell):
+    """The size in points of the smallest lettering that a figure's cell asks for; the package's own is 11 and more."""
+    return min([11.0, *map(float, LETTERING.findall("".join(cell["source"])))])
 
 
 def numbered(cells):
@@ -44,9 +50,11 @@ def prepare(notebook, docname):
     """Change the notebook as it is read; gives the numbers of its figures by their names."""
     cells, numbers = notebook["cells"], {}
     for count, cell in numbered(cells):
-        number = label(docname, count)
+        number, letters = label(docname, count), f"letters-{smallest_letters(cell):.0f}"
         if kind_of(cell) == "figure":
-            figure = cell["metadata"].setdefault("mystnb", {}).setdefault("figure", {})
+            said = cell["metadata"].setdefault("mystnb", {})
+            figure, image = said.setdefault("figure", {}), said.setdefault("image", {})
+            image["classes"] = f"{image.get('classes', '')} {letters}".strip()
             numbers[figure.setdefault("name", f"fig-{number.replace('.', '-').lower()}")] = number
             continue
         caption = cell["metadata"].get("mystnb", {}).pop("figure", {}).get("caption", "")
@@ -54,7 +62,8 @@ def prepare(notebook, docname):
         for output in cell["outputs"]:
             data = output.get("data", {})
             if MOVIE in "".join(data.get("text/html", "")):
-                data["text/html"] = "".join(data["text/html"]).replace("</figure>", said)
+                text = "".join(data["text/html"]).replace("</figure>", said)
+                data["text/html"] = text.replace(MOVIE, f'{MOVIE[:-1]} {letters}"')
     first = True
     for cell in cells:
         metadata = cell["metadata"]

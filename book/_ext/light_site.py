@@ -38,7 +38,8 @@ TOGETHER = re.compile(
 )
 JUST_VISIBLE = 1.5  # of 255, root mean square
 HEAVY = 150_000  # bytes
-INDEX = re.compile(r"[\w-]+")
+WORD = re.compile(r"[\w-]+")
+SHARP = 2  # dots of a picture for each of a page
 
 
 # ------------------------------------------------------------------ addresses, descriptions, sections
@@ -73,8 +74,7 @@ def sections_of(doctree):
 
 def remember(app, doctree, docname):
     """Keep for the end what a page is about: its claim, and its sections for the search."""
-    first = next((p for p in doctree.findall(nodes.paragraph) if not p.findall(nodes.reference) or words(p)), None)
-    app.fl_claims[docname] = words(first) if first is not None else ""
+    app.fl_claims[docname] = next(filter(None, map(words, doctree.findall(nodes.paragraph))), "")
     app.fl_sections[docname] = list(sections_of(doctree))
 
 
@@ -93,7 +93,7 @@ def used_words(pages, scripts):
         for names in set(re.findall(r'(?:class|id|data-[\w-]+)="([^"]*)"', page)):
             found.update(names.split())
     for script in scripts:
-        found.update(INDEX.findall(script))
+        found.update(WORD.findall(script))
     return found
 
 
@@ -218,7 +218,7 @@ class Pictures:
             return name, *image.size
 
 
-def sized(page, pictures, root, scale):
+def sized(page, pictures, root):
     """The page with pictures that say their size, the first one loading at once, the others when they are near."""
     count = 0
 
@@ -227,7 +227,7 @@ def sized(page, pictures, root, scale):
         count += 1
         name, width, height = pictures(match[2].rsplit("/", 1)[1])
         later = 'loading="lazy" decoding="async" ' if count > 1 else 'fetchpriority="high" '
-        wide, high = round(width * scale), round(height * scale)
+        wide, high = width // SHARP, height // SHARP
         size = f'width="{wide}" height="{high}" style="--wide: {wide}px" '
         before, after = (re.sub(r' ?style="[^"]*"', "", text) for text in (match[1], match[3]))
         return f'<img {before}src="{root}_images/{name}"{after} {size}{later}/>'
@@ -292,7 +292,7 @@ def mended(app, name, page, pictures):
     page = TOGETHER.sub(r'<span class="fl-together">\1</span>', page)
     page = re.sub(r"<title>(.+?) (?:&#8212;|—) \1</title>", r"<title>\1</title>", page)
     said = head(app, name, page)
-    page = sized(page, pictures, root, 0.5 if name.startswith("notebooks/") else 1)
+    page = sized(page, pictures, root)
     page = re.sub(r'<link rel="canonical"[^>]*>\s*', "", page)
     return page.replace("</head>", said + "</head>", 1)
 
@@ -335,8 +335,7 @@ def finish(app, exception):
     pages = {name: page for name, page in pages.items() if 'data-content_root="' in page}
     static = Path(app.outdir) / "_static"
     names = {n for page in pages.values() for n in re.findall(r"\bfa-([a-z-]+)", page)}
-    library = next(Path(p) for p in map(Path, app.fl_icons))
-    one_sheet(out, list(pages.values()), icon_rules(names, library.read_text(encoding="utf8")))
+    one_sheet(out, list(pages.values()), icon_rules(names, app.fl_icons.read_text(encoding="utf8")))
     pictures = Pictures(out)
     for name, page in pages.items():
         files[name].write_text(mended(app, name, page, pictures), encoding="utf8")
@@ -371,11 +370,11 @@ def finish(app, exception):
 
 
 def begin(app):
-    """Where the icons' outlines are, the search page's template, and room for what pages are about."""
+    """Where the icons' outlines are, and room for what pages are about."""
     import pydata_sphinx_theme
 
     theme = Path(pydata_sphinx_theme.__file__).parent / "theme" / "pydata_sphinx_theme" / "static" / "scripts"
-    app.fl_icons, app.fl_claims, app.fl_sections = [theme / "fontawesome.js"], {}, {}
+    app.fl_icons, app.fl_claims, app.fl_sections = theme / "fontawesome.js", {}, {}
 
 
 def setup(app):
