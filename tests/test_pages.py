@@ -143,7 +143,8 @@ def test_a_folded_cell_says_what_it_holds():
     for page in CHAPTERS:
         for summary in soup(page).select("article details.hide > summary"):
             assert re.match(
-                r"Set-up: what is imported|Code( of this (moving picture|figure))?\b", summary.get_text(strip=True)
+                r"(Set-up: what is imported|Code( of this (moving picture|figure))?)( |$)",
+                summary.get_text(" ", strip=True),
             )
 
 
@@ -220,7 +221,7 @@ def lettering(page):
     """For each picture of a chapter, the height in pixels that its cell asks for its smallest letters, at full size."""
     notebook = nbformat.read(ROOT / page.replace(".html", ".ipynb"), as_version=4)
     for _, cell in chapters.numbered(notebook.cells):
-        points = min([11.0, *map(float, re.findall(r"size=(\d+(?:\.\d+)?)", cell.source))])
+        points = min([11.0, *map(float, re.findall(r"(?:font|label)size=([\d.]+)", cell.source))])
         yield points / 72 * int((re.search(r"dpi=(\d+)", cell.source) or [0, 100])[1])
 
 
