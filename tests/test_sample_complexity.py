@@ -51,13 +51,14 @@ def undecided(seed, share=0.95):
     ]
 
 
-def test_the_full_form_leaves_cells_that_two_trials_have_settled():
-    pieces = list(sample_complexity.full_plan(2, undecided(2, share=1)))
+def test_the_full_form_leaves_cells_that_are_settled():
+    pieces = list(sample_complexity.full_plan(1, undecided(1, share=1)))
     assert {work for work, _ in pieces} == {sample_complexity.kernels} and len(pieces) == 100
-    assert len(list(sample_complexity.full_plan(1, undecided(1, share=1)))) == 200
+    assert len(list(sample_complexity.full_plan(0, undecided(1, share=1)))) == 200
     settled = sample_complexity.settled
-    assert settled([1, 1]) and settled([0.5, 0.5]) and not settled([0.95, 0.95]) and not settled([0.85, 0.85])
-    assert not settled([0.99, 0.99]) and settled([0.85] * 10)  # two trials may agree by chance
+    assert settled([1]) and settled([0.5]) and not settled([0.95]) and not settled([0.8])
+    assert not settled([0.99] * 2) and settled([0.85] * 10)  # two trials may agree by chance
+    assert not settled([0.9, 1] * 2) and not settled([0.45, 1])  # trials that differ more than the rule assumes
 
 
 def test_no_stored_cell_spreads_wider_than_the_rule_assumes(rows):
