@@ -24,6 +24,20 @@ class TwoLayer(torch.nn.Module):
         return torch.relu(with_bias @ self.w.T) @ self.a / len(self.a) ** 0.5
 
 
+def by_differentiation(model, x, z=None):
+    """<grad f(x_i), grad f(z_j)> over all parameters that are trained."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def rows(inputs):
+        slopes = [
+            torch.autograd.grad(model(point[None])[0], list(trained.values())) for point in torch.as_tensor(inputs)
+        ]
+        return torch.stack([torch.cat([part.flatten() for part in slope]) for slope in slopes])
+
+    left = rows(x)
+    return (left @ (left if z is None else rows(z)).T).numpy()
+
+
 def points(n=8, d=4, seed=0):
     return np.random.default_rng(seed).standard_normal((n, d))
 
@@ -52,7 +66,7 @@ def test_arc_cosine_against_the_integral(power, kind, angle):
 def test_closed_form_against_automatic_differentiation_of_a_wide_network(bias):
     x, width = points(), 20_000
     model = TwoLayer(width, 4, np.random.default_rng(1), bias)
-    error = kernels.empirical_ntk(model, x) - kernels.ntk(x, bias=bias)
+    error = by_differentiation(model, x) - kernels.ntk(x, bias=bias)
     scores = error / np.sqrt(variance_of_one_neuron(x, bias) / width)
     # 36 numbers, nearly normal: their largest stays below 5 but for a chance of 1e-5
     assert np.abs(scores).max() < 5
@@ -78,37 +92,12 @@ def test_random_features_are_the_network_with_frozen_input_weights(bias):
     x, z, width = points(6), points(3, seed=5), 40_000
     model = TwoLayer(width, 4, np.random.default_rng(3), bias)
     model.w.requires_grad_(False)
-    measured = kernels.empirical_ntk(model, x, z)
+    measured = by_differentiation(model, x, z)
     expected = kernels.random_features_kernel(x, z, bias=bias)
     assert measured.shape == expected.shape == (6, 3)
     x, z = (np.pad(part, ((0, 0), (0, 1)), constant_values=bias) for part in (x, z))
     spread = np.sqrt((kernels.arc_cosine(x, z, "square") / 2 - expected**2) / width)
     assert np.abs((measured - expected) / spread).max() < 5  # 18 numbers, nearly normal
-
-
-def test_empirical_kernel_against_finite_differences():
-    x = points(3)
-    model = TwoLayer(7, 4, np.random.default_rng(4))
-    start = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
-    rows = []
-    with torch.no_grad():
-        for k in range(len(start)):
-            outputs = []
-            for sign in (1, -1):
-                moved = start.clone()
-                moved[k] += sign * 1e-6
-                torch.nn.utils.vector_to_parameters(moved, model.parameters())
-                outputs.append(model(torch.as_tensor(x)).numpy())
-            rows.append((outputs[0] - outputs[1]) / 2e-6)
-        torch.nn.utils.vector_to_parameters(start, model.parameters())
-    jacobian = np.array(rows).T
-    np.testing.assert_allclose(kernels.empirical_ntk(model, x), jacobian @ jacobian.T, rtol=1e-7, atol=1e-8)
-
-
-def test_empirical_kernel_of_any_network_keeps_its_shape_and_its_gradients():
-    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 1))
-    kernel = kernels.empirical_ntk(model, points(5), points(2))
-    assert kernel.shape == (5, 2) and all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("kernel", [kernels.ntk, kernels.random_features_kernel, kernels.arc_cosine])
@@ -149,15 +138,10 @@ def test_length_does_not_matter_however_small_or_large(scale):
 
 
 def test_reversed_views_and_tensors_give_what_their_copies_give():
-    x, model = points(5)[::-1, ::-1], torch.nn.Linear(4, 1)
-    for kernel in (kernels.ntk, kernels.arc_cosine, lambda x: kernels.empirical_ntk(model, x)):
+    x = points(5)[::-1, ::-1]
+    for kernel in (kernels.ntk, kernels.arc_cosine):
         np.testing.assert_array_equal(kernel(x), kernel(x.copy()))
         np.testing.assert_array_equal(kernel(x), kernel(torch.tensor(x.copy(), requires_grad=True)))
-
-
-def test_a_network_in_half_the_precision():
-    kernel = kernels.empirical_ntk(torch.nn.Linear(4, 1, dtype=torch.bfloat16), np.eye(4))
-    np.testing.assert_array_equal(kernel, np.eye(4) + 1)  # (x, 1) . (z, 1)
 
 
 def test_no_bias_cannot_represent_a_constant_on_opposite_points_but_a_zero_input_is_allowed():
@@ -189,13 +173,6 @@ def test_scikit_learn_takes_it():
             lambda: kernels.arc_cosine(np.ones((2, 3)), kind="cubic"),
             "kind must be one of relu, square, step; got 'cubic'",
         ),
-        (lambda: kernels.empirical_ntk(torch.nn.Linear(3, 2), np.ones((2, 3))), "one output; got 2"),
-        (lambda: kernels.empirical_ntk(torch.nn.ReLU(), np.ones((2, 3))), "must have a parameter to train"),
-        (lambda: kernels.empirical_ntk(None, np.ones((2, 3))), "model must be a torch.nn.Module; got NoneType"),
-        (
-            lambda: kernels.empirical_ntk(torch.nn.Linear(3, 1), np.ones((2, 4))),
-            r"x must hold inputs of the model; got shape \(2, 4\) \(mat1 and mat2",
-        ),
         *(
             (
                 lambda f=f: f(1e200 * np.ones((2, 3))),
@@ -207,7 +184,7 @@ def test_scikit_learn_takes_it():
         (lambda: kernels.ntk(np.eye(3), bias=1e200), "x and z must give kernels below 1e300"),
         *(
             (lambda f=f, x=x: f(x), f"x must {message}")
-            for f in (kernels.ntk, kernels.arc_cosine, lambda x: kernels.empirical_ntk(torch.nn.Linear(3, 1), x))
+            for f in (kernels.ntk, kernels.arc_cosine)
             for x, message in [
                 (np.ma.masked_equal(np.eye(3), 0), "have no masked entries; got 6"),
                 (1j * np.eye(3), "hold real numbers; got dtype complex128"),

@@ -1,4 +1,4 @@
-"""Merging condensed ReLU neurons: exact where theory says so, within the bound elsewhere, clear errors otherwise."""
+"""Merging condensed ReLU neurons and channels: exact where theory says so, within the bound elsewhere, clear errors."""
 
 import copy
 
@@ -301,12 +301,162 @@ def test_a_layer_that_occurs_twice_and_a_single_layer():
     assert bound < EXACT and torch.equal(alone[0].weight, shared.weight) and alone[0] is not shared
 
 
+# ------------------------------------------------------------------------------------------------ images
+def images(rng, *, noise=0.0, pool=None, flat=True, dtype=torch.float64):
+    """A convolutional network whose channels come three times, with lengths and shares of their own, plus noise."""
+    sizes = [(nn.Conv2d, (2, 4, 3)), (nn.Conv2d, (4, 5, (1, 3)))] + [(nn.Linear, (5 * 2 * 3, 2))] * flat
+    layers, share = [], None
+    for k, (kind, (fan_in, fan_out, *kernel)) in enumerate(sizes):
+        last = k == len(sizes) - 1
+        plain = kind(fan_in, fan_out, *kernel, **({"padding": "same"} if kernel else {})).to(dtype)
+        w = rng.standard_normal(plain.weight.shape)
+        if share is not None:  # each copy gets its share of what the channel sends
+            w = w.reshape(fan_out, share.shape[1], -1, *w.shape[2:])
+            w = np.concatenate([w * s.reshape(1, -1, *[1] * (w.ndim - 2)) for s in share], axis=1)
+            w = w.reshape(fan_out, -1, *plain.weight.shape[2:])
+        bias = rng.standard_normal(fan_out)
+        if not last:
+            c = rng.uniform(0.2, 3, (3, fan_out))
+            share = rng.dirichlet([2, 2, 2], fan_out).T / c
+            w = np.concatenate([w * s.reshape(-1, *[1] * (w.ndim - 1)) for s in c])
+            bias = (c * bias).ravel()
+        w, bias = (v + noise * rng.standard_normal(v.shape) for v in (w, bias))
+        layer = kind(
+            w.shape[1] if kernel else w.reshape(fan_out, -1).shape[1],
+            len(w),
+            *kernel,
+            **({"padding": "same"} if kernel else {}),
+        )
+        with torch.no_grad():
+            layer.to(dtype).weight.copy_(torch.tensor(w.reshape(layer.weight.shape)))
+            layer.bias.copy_(torch.tensor(bias))
+        layers += [layer] if last else [layer, nn.ReLU(), pool or nn.MaxPool2d(2)]
+        layers += [nn.Flatten()] if flat and k == len(sizes) - 2 else []
+    return nn.Sequential(*layers)
+
+
+def channels(model):
+    return [layer.weight.shape[0] for layer in model if isinstance(layer, nn.Conv2d)]
+
+
+def length_at_each_place(x):
+    """Longest vector of channels in each image; of rows their length."""
+    return x.flatten(2).norm(dim=1).amax(dim=1) if x.ndim > 2 else x.norm(dim=1)
+
+
+POOLS = {"max": nn.MaxPool2d(2), "mean": nn.AvgPool2d(2), "overlapping": nn.MaxPool2d(3, stride=2, padding=1)}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("flat", [True, False])
+def test_multiples_of_one_channel_merge_without_loss(pool, flat):
+    rng = np.random.default_rng(0)
+    model = images(rng, pool=POOLS[pool], flat=flat)
+    x = torch.tensor(rng.standard_normal((20, 2, 8, 12)))
+    assert channels(model) == ([12, 15] if flat else [12, 5])
+    smaller, bound = merge(model, threshold=1 - 1e-9)
+    assert channels(smaller) == [4, 5] and bound < 1e-5
+    assert (smaller(x) - model(x)).abs().max() < 1e-10 * model(x).abs().max()
+    assert (smaller[0].in_channels, smaller[0].out_channels, smaller[3].in_channels) == (2, 4, 4)
+    if flat:
+        assert smaller[-1].in_features == 30 and "in_features=30" in repr(smaller)
+
+
+@pytest.mark.parametrize("threshold", [0.99, 0.8, 0.0])
+@pytest.mark.parametrize("pool", POOLS)
+def test_the_bound_holds_for_images(pool, threshold):
+    for seed, flat in ((0, True), (1, True), (2, False)):
+        rng = np.random.default_rng(seed)
+        model = images(rng, noise=0.1, pool=POOLS[pool], flat=flat)
+        x = torch.tensor(rng.standard_normal((300, 2, 8, 12)) * rng.choice([0.01, 1, 30], (300, 1, 1, 1)))
+        smaller, bound = merge(model, threshold=threshold)
+        change = length_at_each_place(smaller(x) - model(x)) / (length_at_each_place(x) ** 2 + 1).sqrt()
+        assert 0 < change.max() <= bound  # with the longest vector at a place for |x|, which is less than all of |x|
+
+
+def test_the_bound_of_a_channel_is_reached():
+    """Channels (1, t) and (1, -t) that the next layer subtracts, one place read: the same 2t as for neurons."""
+    t, model = 0.01, nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1)).double()
+    with torch.no_grad():
+        model[0].weight[:, :, 0, 0], model[0].bias[:] = torch.tensor([[1, t], [1, -t]]), 0
+        model[2].weight[0, :, 0, 0], model[2].bias[:] = torch.tensor([1.0, -1.0]), 0
+    smaller, bound = merge(model, threshold=0.99)
+    far = torch.full((1, 2, 4, 4), 1e6, dtype=torch.float64)
+    assert channels(smaller) == [1, 1] and bound == pytest.approx(2 * t, rel=1e-3)
+    assert (smaller(far) - model(far)).abs().max().item() == pytest.approx(2e6 * t, rel=1e-3)
+
+
+def test_the_bound_counts_the_places_that_are_read():
+    """The same pair read at 3 by 3 places: nine differences of 2t x_2 add up, and the bound allows for them."""
+    t, model = 0.01, nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 3)).double()
+    with torch.no_grad():
+        model[0].weight[:, :, 0, 0], model[0].bias[:] = torch.tensor([[1, t], [1, -t]]), 0
+        model[2].weight[0], model[2].bias[:] = torch.tensor([1.0, -1.0])[:, None, None], 0
+    smaller, bound = merge(model, threshold=0.99)
+    far = torch.full((1, 2, 4, 4), 1e6, dtype=torch.float64)
+    change = (smaller(far) - model(far)).abs().max().item() / length_at_each_place(far).item()
+    assert change == pytest.approx(9 * 2 * t / np.sqrt(2), rel=1e-3)
+    assert change <= bound and bound == pytest.approx(9 * 2 * t, rel=1e-3)
+
+
+def test_channels_that_never_show_anything_are_dropped():
+    rng = np.random.default_rng(4)
+    model = images(rng)
+    with torch.no_grad():
+        for layer in (model[0], model[3]):  # what the second reads is never negative, through the pooling
+            layer.weight[0], layer.bias[0] = -layer.weight[0].abs(), -1
+    x = torch.tensor(rng.standard_normal((20, 2, 8, 12)))
+    smaller, _ = merge(model, threshold=1)
+    assert channels(model)[1] - channels(smaller)[1] >= 9 and (smaller(x) - model(x)).abs().max() < 1e-9
+
+
+def test_a_network_that_averages_over_the_whole_image_merges_too():
+    rng = np.random.default_rng(6)
+    model = nn.Sequential(
+        *images(rng, flat=False)[:3], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 3)
+    ).double()
+    smaller, bound = merge(model, threshold=1 - 1e-9)
+    x = torch.tensor(rng.standard_normal((20, 2, 8, 12)))
+    assert channels(smaller) == [4] and bound < 1e-5 and (smaller(x) - model(x)).abs().max() < 1e-12
+
+
+def test_the_smaller_convolution_trains_in_its_precision():
+    smaller, _ = merge(images(np.random.default_rng(7), dtype=torch.float32), threshold=0.9999)
+    smaller(torch.ones(2, 2, 8, 12)).sum().backward()
+    assert {p.dtype for p in smaller.parameters()} == {torch.float32}
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in smaller.parameters())
+
+
+@pytest.mark.parametrize(
+    "layers, message",
+    [
+        ([nn.Conv2d(2, 4, 3, groups=2)], "without groups.*groups=2"),
+        ([nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()], "not exact; got BatchNorm2d"),
+        ([nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(2)], "not exact; got Flatten"),
+        ([nn.AvgPool2d(2, divisor_override=1)], "not exact; got AvgPool2d"),
+        ([nn.ConvTranspose2d(1, 4, 3)], "not exact; got ConvTranspose2d"),
+        ([nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Linear(4, 2)], "layer 2 must read what layer 0 writes; got Linear"),
+        ([nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(10, 2)], "layer 3 must read .* layer 0 writes"),
+        ([nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.MaxPool2d(2), nn.Linear(8, 2)], "layer 4 must read"),
+        ([nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(3, 2, 3)], "layer 2 must read what layer 0 writes; got Conv2d"),
+        ([nn.Linear(3, 4), nn.ReLU(), nn.Conv2d(4, 2, 3)], "layer 2 must read what layer 0 writes; got Conv2d"),
+        ([nn.Linear(3, 4), nn.ReLU(), nn.MaxPool2d(2), nn.Linear(4, 2)], "layer 3 must read"),
+        ([nn.Linear(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)], "layer 3 must read"),
+        ([nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3))], r"plain layers.*layer 0 \(ParametrizedConv2d\)"),
+    ],
+)
+def test_images_that_cannot_be_merged_are_refused_by_name(layers, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        merge(nn.Sequential(*layers))
+
+
 # ------------------------------------------------------------------------------------------------ bad input
 @pytest.mark.parametrize(
     "model, message",
     [
         (nn.Linear(2, 2), "torch.nn.Sequential.*got Linear"),
         (None, "torch.nn.Sequential.*got NoneType"),
+        (nn.Conv2d(1, 2, 3), "torch.nn.Sequential.*got Conv2d"),
         (nn.Sequential(), "must have a linear layer; got 0 layers"),
         (nn.Sequential(nn.ReLU()), "must have a linear layer; got 1 layers"),
         (nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 1)), r"linear and ReLU layers.*Tanh\(\)"),

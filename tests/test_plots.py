@@ -148,29 +148,6 @@ def test_similarity_map_is_fixed_from_minus_one_to_one():
     assert red[0] > red[2] and blue[2] > blue[0] and white.min() > 0.9
 
 
-def record(**series):
-    steps = np.array([0, 1, 10])
-    return fl.History(steps, {k: np.asarray(v) for k, v in series.items()}, steps[:0], {})
-
-
-def test_losses_linear_and_logarithmic():
-    one, two = plt.figure().subplots(1, 2)
-    run = record(loss=[3.0, 2, 1], test_loss=[4.0, 3, 2])
-    plots.losses(one, run)
-    plots.losses(two, run, log_time=True)
-    assert [line.get_label() for line in one.lines] == ["train", "test"]
-    assert [line.get_color() for line in one.lines] == [plots.COLOURS["train"], plots.COLOURS["test"]]
-    assert one.get_xscale() == "linear" and two.get_xscale() == "log"
-    assert one.lines[0].get_xdata().tolist() == [0, 1, 10] and two.lines[0].get_xdata().tolist() == [1, 10]
-    assert two.lines[1].get_ydata().tolist() == [3, 2]
-
-
-def test_losses_without_a_test_set():
-    ax = plt.figure().subplots()
-    plots.losses(ax, record(loss=[3.0, 2, 1]))
-    assert len(ax.lines) == 1
-
-
 def test_style_is_readable():
     fl.style()
     assert plt.rcParams["font.size"] >= 10 and plt.rcParams["axes.labelsize"] >= 10

@@ -43,6 +43,34 @@ def test_rows_hold_what_the_measures_give():
     assert found.rows[0].ratio < found.rows[0].limit < found.rows[1].ratio
 
 
+def test_channels_are_neurons_that_look_through_a_window():
+    """Of every dimension; what is measured is what their weights, laid out in rows, give."""
+    rng = np.random.default_rng(1)
+    layers = nn.Conv1d(3, 6, 2), nn.Conv2d(3, 6, (2, 3), bias=False), nn.Conv3d(1, 6, 2)
+    for layer, length in zip(layers, (3 * 2 + 1, 3 * 6, 8 + 1), strict=True):
+        rows = rng.standard_normal((6, length))
+        rows[1] = -2 * rows[0]
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(rows[:, : layer.weight[0].numel()]).reshape(layer.weight.shape))
+            if layer.bias is not None:
+                layer.bias.copy_(torch.tensor(rows[:, -1]))
+        (row,) = c.report(nn.Sequential(layer.double(), nn.ReLU())).rows
+        assert (row.neurons, row.alive, row.dim, row.clusters) == (6, 6, length, 5)
+        np.testing.assert_allclose(row.similarity, c.cosine_similarity(rows), atol=1e-6)  # stored in float32 before
+
+
+def test_convolutional_and_linear_layers_in_the_order_of_the_model():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    assert [(r.layer, r.neurons, r.dim) for r in c.report(model).rows] == [("0", 4, 10), ("3", 3, 17)]
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(4, 4, 3, groups=2), nn.ConvTranspose2d(2, 3, 3)])
+def test_convolutions_whose_rows_are_no_neurons_are_refused_by_name(layer):
+    model = nn.ModuleDict({"body": nn.Sequential(nn.Linear(2, 2), layer)})
+    with pytest.raises(ValueError, match=rf"without groups, none transposed; got body\.1: {type(layer).__name__}\("):
+        c.report(model)
+
+
 def test_the_threshold_reaches_ratio_and_clusters():
     """Two vectors of cosine 0.8."""
     for threshold, ratio, groups in [(0.7, 1, 1), (0.9, 0, 2)]:

@@ -122,7 +122,7 @@ def test_recording_and_snapshots():
 def test_recording_does_not_change_the_run():
     one, x, y = problem()
     two = copy.deepcopy(one)
-    a = train(one, x, y, n_steps=20, record_every=1, snapshot_every=1, test=(x, y), activation_statistics=True)
+    a = train(one, x, y, n_steps=20, record_every=1, snapshot_every=1, test=(x, y))
     b = train(two, x, y, n_steps=20, record_every=[7, 20])
     assert_close(one, parameters(two))
     np.testing.assert_array_equal(a.series["loss"][[7, 20]], b.series["loss"])
@@ -148,19 +148,6 @@ def test_test_loss():
         assert history.series["loss"][i] == pytest.approx(gradient(p, x, y)[0], rel=1e-12)
 
 
-def test_activation_statistics():
-    model = networks.initialise_gaussian(networks.fully_connected([5, 6, 4, 1], "sigmoid"), 0.2, 0)
-    x, y = data.sine_sum(15, 0)
-    first, second, _ = networks.linear_layers(model)
-    with torch.no_grad():
-        h1 = torch.sigmoid(first(torch.tensor(x)))
-        h2 = torch.sigmoid(second(h1))
-    found = train(model, x, y, n_steps=4, record_every=2, activation_statistics=True).series["activations"]
-    assert found.shape == (3, 2, 2)
-    expected = [[float(h.numpy().mean()), float(h.numpy().std())] for h in (h1, h2)]
-    np.testing.assert_allclose(found[0], expected, rtol=1e-12)
-
-
 def test_a_model_of_ones_own_with_a_frozen_and_an_unused_layer():
     class Own(nn.Module):
         def __init__(self):
@@ -184,7 +171,7 @@ def test_a_model_of_ones_own_with_a_frozen_and_an_unused_layer():
 def test_global_random_state_is_neither_read_nor_written():
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()
     model, x, y = problem()
-    train(model, x, y, n_steps=3, test=(x, y), activation_statistics=True, max_gradient_norm=1)
+    train(model, x, y, n_steps=3, test=(x, y), max_gradient_norm=1)
     assert torch.equal(torch.get_rng_state(), torch_before)
     after = np.random.get_state()
     assert numpy_before[2:] == after[2:] and np.array_equal(numpy_before[1], after[1])
@@ -399,17 +386,3 @@ def test_layers_and_frozen_parameters_leave_nothing():
     model[2].requires_grad_(False)
     with pytest.raises(ValueError, match=r"a parameter to train; got none with requires_grad \(layers=1\)"):
         train(model, x, y, n_steps=1, layers=1)
-
-
-def test_activation_statistics_need_a_sequential_model():
-    class Own(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(5, 1)
-
-        def forward(self, x):
-            return self.layer(x)
-
-    _, x, y = problem()
-    with pytest.raises(ValueError, match="activation_statistics needs an nn.Sequential as model; got Own"):
-        train(Own(), x, y, n_steps=1, activation_statistics=True)

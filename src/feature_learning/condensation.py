@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.special import beta, betainc
+from torch import nn
 
 from ._checks import finite, number, real
 from .networks import linear_layers
@@ -17,9 +18,12 @@ ROUNDING = 1e-14  # of the cosine of two exact copies, with room: 1e-15 is the m
 
 
 def input_vectors(layer):
-    """Weights and biases of a `torch.nn.Linear` as NumPy rows, (width, fan_in + 1); without bias one column less."""
-    parts = [layer.weight] if layer.bias is None else [layer.weight, layer.bias[:, None]]
-    return np.concatenate([p.detach().cpu().double().numpy() for p in parts], axis=1)
+    """Weights and biases of a linear layer, or of a convolution's channels, as NumPy rows, (width, fan_in + 1).
+
+    Without bias one column less. A channel's weights are those of its window, input channel by input channel.
+    """
+    parts = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    return np.concatenate([p.detach().cpu().double().reshape(len(p), -1).numpy() for p in parts], axis=1)
 
 
 def snapshot_vectors(history, step, layer=0):
@@ -233,7 +237,7 @@ def polar_features(weights, biases):
 
 @dataclass(frozen=True, eq=False)
 class LayerReport:
-    """What `report` measures in one linear layer; NaN for means and ratios if fewer than two neurons are alive."""
+    """What `report` measures in one layer; NaN for means and ratios if fewer than two neurons are alive."""
 
     layer: str  #: its name in the model
     neurons: int  #: outputs of the layer
@@ -250,7 +254,7 @@ class LayerReport:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """The rows of `report`, one `LayerReport` for each linear layer; prints as a table with rounded numbers."""
+    """The rows of `report`, one `LayerReport` for each layer; prints as a table with rounded numbers."""
 
     rows: tuple
     threshold: float
@@ -268,12 +272,16 @@ class Report:
 
 
 def report(model, *, threshold=0.95):
-    """Measure the condensation of every linear layer of a model, next to what chance alone would give.
+    """Measure the condensation of every linear and convolutional layer, next to what chance alone would give.
 
-    A layer is any `torch.nn.Linear`, subclasses included: in a `TransformerEncoderLayer` these are "linear1", "linear2"
-    and the attention's output projection "self_attn.out_proj". The attention's joint query, key and value matrix is a
-    bare parameter and no layer; it is left out. A layer used twice is counted once. To leave a layer out, pass the
-    submodule that does not hold it: the cost grows with the square of a layer's width.
+    A channel of a convolution counts as a neuron whose input vector holds the weights of its window and its bias. In
+    a convolution with groups the windows of two channels may look at different inputs, and the weights of a transposed
+    one are laid out by input: neither is measured, and a model that holds one is refused by name.
+
+    A linear layer is any `torch.nn.Linear`, subclasses included: in a `TransformerEncoderLayer` these are "linear1",
+    "linear2" and the attention's output projection "self_attn.out_proj". The attention's joint query, key and value
+    matrix is a bare parameter and no layer; it is left out. A layer used twice is counted once. To leave a layer out,
+    pass the submodule that does not hold it: the cost grows with the square of a layer's width.
 
     Alive means: the input vector (weights and bias) is not zero. A ReLU neuron that no example switches on has a
     direction like any other and counts; only data could tell.
@@ -293,8 +301,8 @@ def report(model, *, threshold=0.95):
     Raises
     ------
     ValueError
-        If `model` is no module or has no linear layer, if a weight is not finite (the message names the layer), or if
-        the threshold is out of range.
+        If `model` is no module, has no linear or convolutional layer or one with groups or transposed, if a weight is
+        not finite (the message names the layer), or if the threshold is out of range.
 
     Examples
     --------
@@ -307,8 +315,10 @@ def report(model, *, threshold=0.95):
     ratio: share of pairs with |cos| > 0.95
     """
     number("threshold", threshold, 0, 1)
-    layers, rows = linear_layers(model), []
+    layers, rows = linear_layers(model, (nn.Linear, nn.modules.conv._ConvNd)), []
     names = {module: name or type(module).__name__ for name, module in model.named_modules()}
+    if odd := [m for m in layers if getattr(m, "groups", 1) > 1 or getattr(m, "transposed", False)]:
+        raise ValueError(f"model must have convolutions without groups, none transposed; got {names[odd[0]]}: {odd[0]}")
     for layer in layers:
         vectors = finite(f"the parameters of layer {names[layer]!r}", input_vectors(layer))
         similarity, dim = cosine_similarity(vectors), vectors.shape[1]

@@ -1,4 +1,4 @@
-r"""Kernels of two-layer ReLU networks, in closed form and by automatic differentiation.
+r"""Kernels of wide two-layer ReLU networks, in closed form.
 
 The network has width m and the NTK's scaling: with s = max(0, .) and an input that carries its bias as one more
 coordinate, x' = (x, bias),
@@ -15,7 +15,6 @@ The first term alone is the kernel of random features: of a network whose output
 """
 
 import numpy as np
-import torch
 
 from ._checks import choice, number, real
 
@@ -127,54 +126,3 @@ def ntk(x, z=None, *, bias=1.0):
     x, z = _with_bias(x, z, bias)
     norms, theta, cosine = _angles(x, z)
     return norms * (ANGULAR["relu"](theta, cosine) + cosine * ANGULAR["step"](theta, cosine)) / (2 * np.pi)
-
-
-def empirical_ntk(model, x, z=None):
-    """The tangent kernel of a network as it is, K_ij = <grad f(x_i), grad f(z_j)> over all parameters that are trained.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        With one output; its scaling is its own. Parameters with `requires_grad` False count as frozen.
-    x : array_like, shape (n, d)
-    z : array_like, shape (l, d), optional
-        x itself unless given.
-
-    Returns
-    -------
-    ndarray, shape (n, l)
-
-    Raises
-    ------
-    ValueError
-        If x or z is empty, not finite or not two-dimensional, if they do not fit each other or the model, if the model
-        has more than one output or nothing to train.
-
-    Examples
-    --------
-    The gradient of w . x + b is (x, 1), whatever w and b are:
-
-    >>> empirical_ntk(torch.nn.Linear(2, 1), [[3, 4], [0, 0]]).tolist()
-    [[26.0, 1.0], [1.0, 1.0]]
-    """
-    if not isinstance(model, torch.nn.Module):
-        raise ValueError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    trained = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
-    if not trained:
-        raise ValueError("model must have a parameter to train; all have requires_grad False")
-    points = [torch.as_tensor(part).to(next(iter(trained.values()))) for part in _inputs(x, z)]
-    try:
-        with torch.no_grad():
-            outputs = model(points[0]).numel() // len(points[0])
-    except RuntimeError as why:
-        raise ValueError(f"x must hold inputs of the model; got shape {tuple(points[0].shape)} ({why})") from why
-    if outputs != 1:
-        raise ValueError(f"model must have one output; got {outputs}")
-
-    def output(parameters, point):
-        return torch.func.functional_call(model, parameters, (point[None],)).reshape(())
-
-    rows = torch.func.vmap(torch.func.grad(output), in_dims=(None, 0))
-    left, right = (torch.cat([g.flatten(1) for g in rows(trained, part).values()], 1) for part in points)
-    kernel = (left @ right.T).cpu()
-    return (kernel.float() if kernel.dtype == torch.bfloat16 else kernel).numpy()  # NumPy has no bfloat16

@@ -102,16 +102,16 @@ def fully_connected(widths, activation="tanh", *, output_bias=False, dtype=torch
     return model
 
 
-def linear_layers(model):
-    """Return the linear layers of any module, in order, as a list.
+def linear_layers(model, kinds=nn.Linear):
+    """Return the linear layers of any module, or those of other `kinds`, in order, as a list.
 
     Raises
     ------
     ValueError
-        If `model` is not a module or has no linear layer.
+        If `model` is not a module or has no such layer.
     """
     known = isinstance(model, nn.Module)
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear)] if known else []
+    layers = [m for m in model.modules() if isinstance(m, kinds)] if known else []
     if not layers:
         leaf = known and not list(model.children())
         got = repr(model) if leaf else type(model).__name__ + " without" * known

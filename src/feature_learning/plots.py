@@ -90,24 +90,6 @@ def report(report):
     return figure
 
 
-def losses(ax, history, *, log_time=False):
-    """Draw training loss, and test loss if there is one, against the step.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    history : History
-    log_time : bool
-        Logarithmic time axis; step 0 cannot be shown there and is left out.
-    """
-    shown = history.steps > 0 if log_time else slice(None)
-    for key, name in (("loss", "train"), ("test_loss", "test")):
-        if key in history.series:
-            ax.plot(history.steps[shown], history.series[key][shown], label=name, color=COLOURS[name])
-    ax.set(xscale="log" if log_time else "linear", yscale="log", xlabel="epoch", ylabel="mean squared error")
-    ax.legend()
-
-
 def movie(draw, frames, *, name, alt, unit="frame", figsize=(4.6, 4.2), dpi=100, invert_dark=False):
     """A moving picture that needs no server and no library: images and a slider.
 

@@ -88,23 +88,17 @@ def answer(model, x, y, names):
     return output
 
 
-def _measure(model, parameters, x, test, activation_statistics):
-    """Gradient norm, and test loss and activation statistics if asked for."""
+def _measure(parameters, test, model):
+    """Gradient norm, and test loss if there are test data."""
     row = {"gradient_norm": math.sqrt(sum((p.grad**2).sum().item() for p in parameters if p.grad is not None))}
     with torch.no_grad():
         if test is not None:
             row["test_loss"] = nn.functional.mse_loss(answer(model, *test, TEST), test[1]).item()
-        if activation_statistics:
-            row["activations"] = []  # mean and standard deviation over neurons and data of each hidden layer's output
-            for layer in model:
-                x = layer(x)
-                if not isinstance(layer, nn.Linear):
-                    row["activations"].append([x.mean().item(), x.std(correction=0).item()])
     return row
 
 
 def train(model, x, y, *, n_steps, step_size=None, optimiser="adam", layers=None, test=None, record_every=1,
-          snapshot_every=None, max_gradient_norm=None, activation_statistics=False):  # fmt: skip
+          snapshot_every=None, max_gradient_norm=None):  # fmt: skip
     """Train on the whole data set at once, by the mean squared error, and record what happens.
 
     Parameters
@@ -123,20 +117,17 @@ def train(model, x, y, *, n_steps, step_size=None, optimiser="adam", layers=None
     test : pair of arrays, optional
         Inputs and targets on which "test_loss" is measured.
     record_every : int or sequence of int
-        When to measure losses, gradient norm and activations; step 0 is before training.
+        When to measure losses and gradient norm; step 0 is before training.
     snapshot_every : int, sequence of int or None
         When to copy all parameters; None for the first and the last step.
     max_gradient_norm : float, optional
         Clip the gradient to this norm before each step.
-    activation_statistics : bool
-        Record mean and standard deviation of each hidden layer's output (needs an `nn.Sequential`), an array of
-        shape (T, layers, 2).
 
     Returns
     -------
     History
-        Series "loss", "gradient_norm", and "test_loss" and "activations" if asked for; one snapshot entry for each
-        parameter, named as in `model.named_parameters()`. The gradient is that of the trained parameters. If
+        Series "loss", "gradient_norm", and "test_loss" if there are test data; one snapshot entry for each parameter,
+        named as in `model.named_parameters()`. The gradient is that of the trained parameters. If
         interrupted with Ctrl-C: what was recorded, and `finished` is False.
 
     Raises
@@ -164,8 +155,6 @@ def train(model, x, y, *, n_steps, step_size=None, optimiser="adam", layers=None
     """
     n_steps = number("n_steps", n_steps, 0, integer=True)
     parameters = list(trained_parameters(model, layers).values())
-    if activation_statistics and not isinstance(model, nn.Sequential):
-        raise ValueError(f"activation_statistics needs an nn.Sequential as model; got {type(model).__name__}")
     x, y = tensors(model, (x, y), DATA)
     test, size = None if test is None else tensors(model, test, TEST), (y**2).mean().item()
     recorder = Recorder(n_steps, record_every, snapshot_every, bound=lambda first: BLOW_UP * np.maximum(first, size))
@@ -185,7 +174,7 @@ def train(model, x, y, *, n_steps, step_size=None, optimiser="adam", layers=None
                 )
             loss.backward(inputs=parameters if layers is not None else None)
             if recorded or step == 0:  # the test data are checked before the first step
-                row = _measure(model, parameters, x, test, activation_statistics)
+                row = _measure(parameters, test, model)
             if recorded:
                 recorder.record(step, loss=value, **row)
             if recorder.copies(step):
