@@ -126,9 +126,9 @@ slides: $(READY)
 pdf: $(READY)
 	$(BIN)/python book/_tools/pdf.py
 
-edition: book course slides pdf
-	rm -rf _build/html/slides _build/html/course
-	cp -r _build/slides _build/html/slides
+edition: book course pdf
+	$(BIN)/python book/_tools/slides.py --with-book
+	rm -rf _build/html/course
 	mkdir _build/html/course && cp _build/course/*.zip _build/html/course/
 	cp _build/feature-learning.pdf _build/html/
 

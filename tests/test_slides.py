@@ -7,6 +7,7 @@ import nbformat
 import pytest
 import slides
 from browser import axe_findings
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +98,7 @@ def decks(tmp_path_factory):
     """All decks and one that is too full."""
     full = small()
     full.cells[2].source = "x = 1\n" * 40
-    made = [(path.stem, slides.deck(nbformat.read(path, as_version=4))) for path in CHAPTERS]
+    made = [(path.stem, slides.deck(nbformat.read(path, as_version=4), path.stem)) for path in CHAPTERS]
     return slides.write([*made, ("99_full", slides.deck(full))], tmp_path_factory.mktemp("slides"))
 
 
@@ -137,6 +138,29 @@ def test_a_deck_in_a_browser(visit, decks, name):
     before = view.evaluate("document.documentElement.dataset.theme")
     view.keyboard.press("d")
     assert view.evaluate("document.documentElement.dataset.theme") != before
+
+
+def test_the_slide_of_an_experiment_links_to_it(decks):
+    """To the published book, because a deck travels alone; one that is built into the book finds it there."""
+    found = {}
+    for path in CHAPTERS:
+        page = BeautifulSoup((decks / path.with_suffix(".html").name).read_text(encoding="utf8"), "html.parser")
+        found |= {link["href"]: path.stem for link in page.select(".slides > section .live a[href]")}
+    marked = re.compile(r'"(live-\w+)"')
+    expected = {
+        f"{slides.site()}notebooks/{path.stem}.html#{name}": path.stem
+        for path in CHAPTERS
+        for name in marked.findall(path.read_text(encoding="utf8"))
+    }
+    assert found == expected and len(found) >= 4
+
+
+def test_a_deck_in_the_book_finds_the_experiment_there(tmp_path):
+    chapter = small()
+    chapter.cells[2].metadata["tags"] = ["live-langevin"]
+    out = slides.write([("22_x", slides.deck(chapter, "22_x"))], tmp_path, "../")
+    assert 'href="../notebooks/22_x.html#live-langevin"' in (out / "22_x.html").read_text(encoding="utf8")
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_slide_that_is_too_full_would_be_found(visit, decks):

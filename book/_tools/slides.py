@@ -1,6 +1,7 @@
 """Make an offline slide deck of each chapter, out of the chapter's own cells.
 
 usage: slides.py                 writes _build/slides/index.html and a page for each chapter
+       slides.py --with-book     writes them into the built book, whose experiments they link to there
 
 Cells are chosen by `slideshow` in their metadata, which JupyterLab shows and edits: `slide` begins a slide, `fragment`
 goes on with it at the next key press, `notes` speaks to the lecturer alone; a cell without it is on no slide. Beside
@@ -13,6 +14,7 @@ import importlib.util
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -83,8 +85,24 @@ def boxed(kind, text):
     return f"::::::{{container}} {kind}\n{local(text)}\n::::::"
 
 
-def deck(chapter):
+def site():
+    """The address of the published book."""
+    url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["repository"]["url"]
+    owner, name = url.split("/")[-2:]
+    return f"https://{owner}.github.io/{name}/"
+
+
+def experiment(cell, name):
+    """A link to the experiment that stands beside a cell's picture in the book, as a list of one, or none."""
+    live = [tag for tag in cell.metadata.get("tags", []) if tag.startswith("live-")]
+    address = f"{site()}notebooks/{name}.html#{live[0]}" if live else ""
+    return [new_markdown_cell(f"::::::{{container}} live\n[Run it in the book]({address})\n::::::")] if live else []
+
+
+def deck(chapter, name=""):
     """The notebook of a chapter's slides: a section for each, with fragments and notes in boxes of their own.
+
+    `name` is that of the chapter's page, for links to its experiments.
 
     Raises
     ------
@@ -114,7 +132,7 @@ def deck(chapter):
         if show:
             cells.append(new_markdown_cell(boxed("fragment" if kind == "fragment" else "shown", show)))
         if cell.cell_type == "code":
-            cells.append(shown_code(cell, rules, kind))
+            cells += [shown_code(cell, rules, kind), *experiment(cell, name)]
         if say:
             cells.append(new_markdown_cell(boxed("notes", say)))
         heading = [heading, *headings][-1]
@@ -195,24 +213,27 @@ def build(source, out, decks):
         raise ValueError("the pages have faults, named above")
 
 
-def write(decks, folder):
+def write(decks, folder, book=None):
     """Write decks, pairs of a name and a notebook, below `folder`; return where they are.
+
+    The book's address is that of the published one, or `book` if given.
 
     Raises
     ------
     ValueError
         If a page has a fault, such as a formula that cannot be set.
     """
-    source, out = folder / ".slides", folder / "slides"
-    for place in (source, out):
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-    for name, notebook in decks:
-        nbformat.write(notebook, source / f"{name}.ipynb")
-    build(source, out, decks)
+    out = folder / "slides"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as place:
+        for name, notebook in decks:
+            nbformat.write(notebook, Path(place) / f"{name}.ipynb")
+        build(Path(place), out, decks)
     for name, _ in decks:
         page = out / f"{name}.html"
-        page.write_text(arrange(page.read_text(encoding="utf8")), encoding="utf8")
+        text = arrange(page.read_text(encoding="utf8")).replace(site(), book or site())
+        page.write_text(text, encoding="utf8")
     (out / "reveal").mkdir()
     for name in FILES:
         shutil.copy(reveal_folder() / name, out / "reveal")
@@ -224,19 +245,20 @@ def write(decks, folder):
     return out
 
 
-def main(folder=ROOT / "_build"):
+def main(with_book=False):
     """Write all decks; the exit status says whether every chapter could be read."""
+    folder, book = (ROOT / "_build" / "html", "../") if with_book else (ROOT / "_build", None)
     decks, failed = [], False
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         try:
-            notebook = deck(nbformat.read(path, as_version=4))
+            notebook = deck(nbformat.read(path, as_version=4), path.stem)
         except ValueError as why:
             print(f"{path.name}: {why}", file=sys.stderr)
             failed = True
         else:
             decks += [(path.stem, notebook)] if notebook.cells else []
     try:
-        out = write(decks, folder)
+        out = write(decks, folder, book)
     except ValueError as why:
         print(why, file=sys.stderr)
         return True
@@ -245,4 +267,4 @@ def main(folder=ROOT / "_build"):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:] == ["--with-book"]))
