@@ -11,6 +11,7 @@ import pytest
 import sample_complexity
 
 STORED = sample_complexity.STORED
+FULL = STORED.with_name("sample_complexity_full.csv")
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +19,26 @@ def rows():
     return sample_complexity.read(STORED)
 
 
-def test_the_table_is_the_one_that_its_record_describes():
-    record = json.loads(STORED.with_suffix(".json").read_text(encoding="utf8"))
-    assert record["sha256"] == hashlib.sha256(STORED.read_bytes()).hexdigest()
-    assert record["command"] == "python book/_tools/sample_complexity.py"
-    assert {"date", "commit", "device", "wall_time", "versions", "settings"} <= record.keys()
-    assert "torch" in record["versions"] and record["commit"] != "unknown" and record["wall_time"].endswith(" s")
+@pytest.mark.parametrize(("table", "option"), [(STORED, ""), (FULL, " --full")])
+def test_the_table_is_the_one_that_its_record_describes(table, option):
+    record = json.loads(table.with_suffix(".json").read_text(encoding="utf8"))
+    assert record["sha256"] == hashlib.sha256(table.read_bytes()).hexdigest()
+    assert record["command"] == "python book/_tools/sample_complexity.py" + option
+    for made in [record, *record.get("pieces", [])]:
+        assert {"date", "commit", "device", "wall_time", "versions"} <= made.keys()
+        assert "torch" in made["versions"] and made["commit"] != "unknown" and made["wall_time"].endswith(" s")
+        assert "changed" not in made["commit"]
+    assert "settings" in record
+    if option:
+        assert sum(made["trials"] for made in record["pieces"]) == len(sample_complexity.read(table))
+
+
+def test_the_full_table_holds_what_its_rule_asks_for_and_nothing_else():
+    rows = sample_complexity.read(FULL)
+    keys = [sample_complexity.key(row) for row in rows]
+    plans = [piece for seed in range(5) for piece in sample_complexity.full_plan(seed, rows)]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) == set().union(*(sample_complexity.wanted(*piece) for piece in plans))
 
 
 def test_every_trial_of_the_plan_is_stored_once_and_is_possible(rows):
@@ -38,7 +53,9 @@ def test_the_full_form_holds_the_paper_s_trials_and_both_kernels_on_one_grid():
     trials = set().union(*(sample_complexity.wanted(*piece) for piece in plans))
     cells = {(d, n, seed) for d in range(10, 101, 10) for n in range(100, 1_001, 100) for seed in range(5)}
     sizes = {"langevin": (2_000, 10_000), "ntk": (0, 0), "features": (0, 0)}
-    assert trials == {(method, 2, *cell, *size) for method, size in sizes.items() for cell in cells}
+    longer = {("langevin", 2, 100, 900, seed, 2_000, 20_000) for seed in range(3)}
+    assert trials - longer == {(method, 2, *cell, *size) for method, size in sizes.items() for cell in cells}
+    assert longer < trials
 
 
 def undecided(seed, share=0.95):
@@ -53,8 +70,8 @@ def undecided(seed, share=0.95):
 
 def test_the_full_form_leaves_cells_that_are_settled():
     pieces = list(sample_complexity.full_plan(1, undecided(1, share=1)))
-    assert {work for work, _ in pieces} == {sample_complexity.kernels} and len(pieces) == 100
-    assert len(list(sample_complexity.full_plan(0, undecided(1, share=1)))) == 200
+    assert {work for work, _ in pieces[:-1]} == {sample_complexity.kernels} and len(pieces) == 101
+    assert len(list(sample_complexity.full_plan(0, undecided(1, share=1)))) == 201
     settled = sample_complexity.settled
     assert settled([1]) and settled([0.5]) and not settled([0.95]) and not settled([0.8])
     assert not settled([0.99] * 2) and settled([0.85] * 10)  # two trials may agree by chance
