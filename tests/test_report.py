@@ -231,7 +231,7 @@ def broken(value):
     "call, message",
     [
         (
-            lambda: c.report(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())),
+            lambda: c.report(nn.Sequential(nn.Flatten(), nn.ReLU())),
             "model must be .* linear layer; got Sequential",
         ),
         (lambda: c.report(nn.ReLU()), "model must be a torch.nn.Module with a linear layer; got ReLU"),
