@@ -230,10 +230,7 @@ def broken(value):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (
-            lambda: c.report(nn.Sequential(nn.Flatten(), nn.ReLU())),
-            "model must be .* linear layer; got Sequential",
-        ),
+        (lambda: c.report(nn.Sequential(nn.Flatten(), nn.ReLU())), "model must be .* linear layer; got Sequential"),
         (lambda: c.report(nn.ReLU()), "model must be a torch.nn.Module with a linear layer; got ReLU"),
         (lambda: c.report({"0.weight": np.eye(2)}), "model must be a torch.nn.Module with a linear layer; got dict"),
         (lambda: c.report(np.eye(3)), "got ndarray"),
