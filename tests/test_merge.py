@@ -420,6 +420,20 @@ def test_a_network_that_averages_over_the_whole_image_merges_too():
     assert channels(smaller) == [4] and bound < 1e-5 and (smaller(x) - model(x)).abs().max() < 1e-12
 
 
+def test_the_bound_holds_where_pooling_repeats_the_input():
+    """Two pixels become sixteen, X eight times and -X eight times; neurons 1 + t on the one half, 1 - t on the other."""
+    t, half = 0.01, torch.tensor([1.0, 1, -1, -1], dtype=torch.float64).repeat(4)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 2), nn.ReLU(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        model[2].weight[:], model[2].bias[:] = torch.stack([1 + t * half, 1 - t * half]), 0
+        model[4].weight[0], model[4].bias[:] = torch.tensor([1.0, -1.0]), 0
+    smaller, bound = merge(model, threshold=0.99)
+    x = torch.tensor([[[[1e4, -1e4]]]], dtype=torch.float64)
+    change = (smaller(x) - model(x)).abs().item() / x.norm().item()
+    assert smaller[2].out_features == 1 and change == pytest.approx(16 * t / np.sqrt(2), rel=1e-3)
+    assert change <= bound
+
+
 def test_the_smaller_convolution_trains_in_its_precision():
     smaller, _ = merge(images(np.random.default_rng(7), dtype=torch.float32), threshold=0.9999)
     smaller(torch.ones(2, 2, 8, 12)).sum().backward()

@@ -20,7 +20,7 @@ def _relu(layer):
 
 def _known(layer):
     """Whether this layer keeps merging exact: it acts on each channel, or on all of them, positively homogeneously."""
-    usual = {"groups": 1, "start_dim": 1, "end_dim": -1, "divisor_override": None}
+    usual = {"groups": 1, "start_dim": 1, "end_dim": -1, "divisor_override": None, "return_indices": False}
     return (_relu(layer) or isinstance(layer, WEIGHTED + MOVING)) and all(
         getattr(layer, name, value) == value for name, value in usual.items()
     )
@@ -179,6 +179,7 @@ def merge(model, *, threshold=0.999):
         raise ValueError(f"model must hold weights of at most 1e60 for a bound to be computed; got {largest:.3g}")
     given, fan_in, bound = list(rows), [model[i].weight[0].numel() for i in at], 0.0
     reads = [model[at[0]].weight[0, 0].numel(), *(f // len(row) for f, row in zip(fan_in[1:], rows, strict=False))]
+    reads[0] = fan_in[0] if any(isinstance(p, nn.AdaptiveAvgPool2d) for p in model[: at[0]]) else reads[0]  # repeats
     windows = [
         [np.broadcast_to(getattr(p, "kernel_size", 1), 2) for p in model[i + 1 : j]] for i, j in pairwise([-1, *at])
     ]
