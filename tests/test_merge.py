@@ -421,7 +421,7 @@ def test_a_network_that_averages_over_the_whole_image_merges_too():
 
 
 def test_the_bound_holds_where_pooling_repeats_the_input():
-    """Two pixels become sixteen, X eight times and -X eight times; neurons 1 + t on the one half, 1 - t on the other."""
+    """Two pixels become sixteen, X eight times and -X eight times; one neuron prefers the one half, one the other."""
     t, half = 0.01, torch.tensor([1.0, 1, -1, -1], dtype=torch.float64).repeat(4)
     model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 2), nn.ReLU(), nn.Linear(2, 1)).double()
     with torch.no_grad():
